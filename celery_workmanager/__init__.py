@@ -1,0 +1,109 @@
+"""Deferrable background work with a guarantee to run, for Celery: AndroidX WorkManager's semantics on durable rows."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from celery_workmanager.app import WorkManager
+    from celery_workmanager.builders import OneTimeWorkRequestBuilder, PeriodicWorkRequestBuilder
+    from celery_workmanager.continuation import WorkContinuation
+    from celery_workmanager.data import Data
+    from celery_workmanager.errors import WorkManagerError
+    from celery_workmanager.mergers import ArrayCreatingInputMerger, InputMerger, OverwritingInputMerger
+    from celery_workmanager.operation import Operation
+    from celery_workmanager.pauses import PauseInfo, PauseKind
+    from celery_workmanager.periodic import PeriodicWorkRequest
+    from celery_workmanager.policies import (
+        BackoffPolicy,
+        CatchUp,
+        ExistingPeriodicWorkPolicy,
+        ExistingWorkPolicy,
+        OutOfQuotaPolicy,
+        UpdateResult,
+    )
+    from celery_workmanager.query import WorkQuery
+    from celery_workmanager.requests import OneTimeWorkRequest
+    from celery_workmanager.work import (
+        PeriodicityInfo,
+        Result,
+        RunInfo,
+        RunOutcome,
+        State,
+        StopReason,
+        WorkError,
+        WorkInfo,
+    )
+    from celery_workmanager.worker import Worker
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "ArrayCreatingInputMerger",
+    "BackoffPolicy",
+    "CatchUp",
+    "Data",
+    "ExistingPeriodicWorkPolicy",
+    "ExistingWorkPolicy",
+    "InputMerger",
+    "OneTimeWorkRequest",
+    "OneTimeWorkRequestBuilder",
+    "Operation",
+    "OutOfQuotaPolicy",
+    "OverwritingInputMerger",
+    "PauseInfo",
+    "PauseKind",
+    "PeriodicWorkRequest",
+    "PeriodicWorkRequestBuilder",
+    "PeriodicityInfo",
+    "Result",
+    "RunInfo",
+    "RunOutcome",
+    "State",
+    "StopReason",
+    "UpdateResult",
+    "WorkContinuation",
+    "WorkError",
+    "WorkInfo",
+    "WorkManager",
+    "WorkManagerError",
+    "WorkQuery",
+    "Worker",
+]
+
+# Every `celery` command and every pytest run of an environment that holds this package imports its entry points, and
+# with them this module: what is heavy (SQLAlchemy, Celery's worker) comes in with the first name that is used.
+_ROOMS = {
+    "app": ("WorkManager",),
+    "builders": ("OneTimeWorkRequestBuilder", "PeriodicWorkRequestBuilder"),
+    "continuation": ("WorkContinuation",),
+    "data": ("Data",),
+    "errors": ("WorkManagerError",),
+    "mergers": ("ArrayCreatingInputMerger", "InputMerger", "OverwritingInputMerger"),
+    "operation": ("Operation",),
+    "pauses": ("PauseInfo", "PauseKind"),
+    "periodic": ("PeriodicWorkRequest",),
+    "policies": (
+        "BackoffPolicy",
+        "CatchUp",
+        "ExistingPeriodicWorkPolicy",
+        "ExistingWorkPolicy",
+        "OutOfQuotaPolicy",
+        "UpdateResult",
+    ),
+    "query": ("WorkQuery",),
+    "requests": ("OneTimeWorkRequest",),
+    "work": ("PeriodicityInfo", "Result", "RunInfo", "RunOutcome", "State", "StopReason", "WorkError", "WorkInfo"),
+    "worker": ("Worker",),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

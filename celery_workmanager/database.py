@@ -1,0 +1,327 @@
+"""Connections to the store: how each database is opened, how a transaction begins, which errors are tried again."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import URL, Connection, Engine, Select, create_engine, event, make_url, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import StaticPool
+
+from celery_workmanager import news
+from celery_workmanager.errors import StoreBusy, StoreNotMigrated, StoreUnavailable
+from celery_workmanager.events import Listener
+from celery_workmanager.fork_gate import FORK_GATE
+from celery_workmanager.green import PatientConnection, is_green
+from celery_workmanager.migrations import HEAD
+
+T = TypeVar("T")
+
+_TRIES = 8
+#: Seconds after which PostgreSQL takes back a transaction of ours in which nothing happens.
+IDLE_AT_MOST = 10
+#: Execution option that keeps a connection of ours out of any transaction.
+_PLAIN = "workmanager_plain"
+#: PostgreSQL: serialization failure, deadlock. MariaDB: deadlock, record changed since last read.
+_RETRYABLE_STATES = {"40001", "40P01"}
+_RETRYABLE_CODES = {1213, 1020}
+_LOCK_STATES = {"55P03"}
+_LOCK_CODES = {1205}
+_MISSING_TABLE_STATES = {"42P01"}
+_MISSING_TABLE_CODES = {1146}
+#: The server is gone, shuts down, has no room left (disk, memory, connections), fails, or became a read-only standby.
+_AWAY_CLASSES = {"08", "57", "53", "58"}
+_AWAY_STATES = {"25006"}
+#: A statement that took too long, or was cancelled, says nothing about the server.
+_CANCELLED = "57014"
+_AWAY_WORDS = ("unable to open", "connect", "disk is full", "disk i/o error", "readonly database")
+#: Where a SQLite transaction of the caller's takes the write lock before we read, so that what we read stays true: its
+#: driver may not even have begun a transaction yet, and one that has read could be refused the lock later.
+_TAKE_WRITE_LOCK = text("UPDATE workmanager_fact SET value = value WHERE key = 'lock'")
+
+
+class Database:
+    """A store's database: one engine for durable writes, one for claims, each rebuilt in a forked child.
+
+    `url` is an SQLAlchemy URL; `lock_wait` is how long a statement may wait for another's lock, in seconds.
+    """
+
+    def __init__(self, url: str, *, lock_wait: float = 5.0) -> None:
+        self.url = make_url(url)
+        if self.url.drivername == "postgresql":
+            self.url = self.url.set(drivername="postgresql+psycopg")
+        self.lock_wait = lock_wait
+        self.dialect = self.url.get_backend_name()
+        self.is_sqlite = self.dialect == "sqlite"
+        self.in_memory = self.is_sqlite and self.url.database in (None, "", ":memory:")
+        self._engines: dict[bool, Engine] = {}
+        self._pid = os.getpid()
+        self._opening = threading.Lock()
+        # One connection serves every thread of an in-memory store, so transactions take turns.
+        self._turn: Any = threading.RLock() if self.in_memory else nullcontext()
+        self._gate: Any = FORK_GATE if self.is_sqlite and not self.in_memory else nullcontext()
+        #: Who is told of what transactions have changed, after they committed.
+        self.listener: Listener | None = None
+
+    @property
+    def shown_url(self) -> str:
+        """The URL without its password."""
+        return self.url.render_as_string(hide_password=True)
+
+    def engine(self, *, relaxed: bool = False) -> Engine:
+        """The engine of this process; `relaxed` commits may be lost in a power cut (claims: they just run again)."""
+        relaxed = relaxed and not self.in_memory
+        if self._pid != os.getpid():
+            self._forget_parents_connections()
+        engine = self._engines.get(relaxed)
+        if engine is None:
+            with self._opening:
+                engine = self._engines.get(relaxed) or self._open(relaxed=relaxed)
+                self._engines[relaxed] = engine
+        return engine
+
+    def _forget_parents_connections(self) -> None:
+        # Sockets and files of the parent must be neither used nor closed here; locks may have been held at the fork.
+        for engine in self._engines.values():
+            engine.dispose(close=False)
+        self._engines = {}
+        self._opening = threading.Lock()
+        self._turn = threading.RLock() if self.in_memory else nullcontext()
+        self._pid = os.getpid()
+
+    def _open(self, *, relaxed: bool) -> Engine:
+        if self.is_sqlite:
+            return _open_sqlite(self, relaxed=relaxed)
+        options = _reach(self.url) if self.dialect == "postgresql" else {}
+        engine = create_engine(
+            self.url,
+            # Our statements lock and look again; a server whose default is stricter would only refuse them.
+            isolation_level="READ COMMITTED",
+            pool_size=5,
+            max_overflow=10,
+            pool_pre_ping=True,
+            hide_parameters=True,
+            connect_args=options,
+        )
+        if self.dialect == "postgresql":
+            event.listen(engine, "connect", lambda dbapi, _: _prepare_postgresql(dbapi, relaxed=relaxed))
+        return engine
+
+    @contextmanager
+    def transaction(self, connection: Connection | None = None) -> Iterator[Connection]:
+        """A durable transaction of our own, or the caller's when `connection` is given (then it is theirs to end)."""
+        if connection is not None:
+            with self._explained():
+                if connection.dialect.name == "sqlite":
+                    connection.execute(_TAKE_WRITE_LOCK)
+                yield connection
+            return
+        with self._turn, self._gate, self._explained(), self.engine().begin() as own:
+            yield own
+
+    @contextmanager
+    def plain(self, *, relaxed: bool = False) -> Iterator[Connection]:
+        """A connection on which each statement is a transaction of its own."""
+        with self._turn, self._gate, self._explained():
+            engine = self.engine(relaxed=relaxed)
+            option = {_PLAIN: True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
+            with engine.connect().execution_options(**option) as connection:
+                yield connection
+
+    def run(self, work: Callable[[Connection], T], connection: Connection | None = None) -> T:
+        """Run `work` in one transaction; on our own connection a conflict with another writer is tried again."""
+        if connection is not None:
+            with self.transaction(connection):
+                if self.listener is not None:
+                    news.join(connection, self.listener)
+                return work(connection)
+        for attempt in range(_TRIES):
+            try:
+                return self._run(work)
+            except DBAPIError as error:
+                if attempt == _TRIES - 1 or not is_conflict(error):
+                    raise
+                time.sleep(random.uniform(0, 0.005 * 2**attempt))  # noqa: S311 - jitter
+        raise AssertionError  # pragma: no cover
+
+    def _run(self, work: Callable[[Connection], T]) -> T:
+        if self.listener is None:
+            with self.transaction() as own:
+                return work(own)
+        with self.transaction() as own, news.collected(own, self.listener) as told:
+            done = work(own)
+        told.tell()
+        return done
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if _is_missing_table(error):
+                raise StoreNotMigrated(self.shown_url, None, HEAD) from error
+            if is_lock_timeout(error):
+                raise StoreBusy(self.shown_url, self.lock_wait) from error
+            if is_disconnect(error):
+                raise StoreUnavailable(self.shown_url, str(_of_driver(error)).split("\n", maxsplit=1)[0]) from error
+            raise
+
+    def close(self) -> None:
+        """Close the connections of this process."""
+        for engine in self._engines.values():
+            engine.dispose(close=self._pid == os.getpid())
+        self._engines = {}
+
+
+def _reach(url: URL) -> dict[str, Any]:
+    """How soon a server that doesn't answer is given up, unless the URL says otherwise."""
+    patience = {"connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 2, "tcp_user_timeout": 10_000}
+    return {key: value for key, value in patience.items() if key not in url.query}
+
+
+def _open_sqlite(database: Database, *, relaxed: bool) -> Engine:
+    options: dict[str, Any] = {
+        "connect_args": {"timeout": database.lock_wait, "check_same_thread": False},
+        "hide_parameters": True,
+    }
+    if is_green():
+        options["connect_args"]["factory"] = PatientConnection
+    if database.in_memory:
+        options["poolclass"] = StaticPool
+    elif database.url.database:
+        try:
+            Path(database.url.database).expanduser().parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreUnavailable(database.shown_url, error) from error
+    engine = create_engine(database.url, **options)
+
+    def prepare(dbapi: Any, _record: Any) -> None:
+        dbapi.isolation_level = None  # transactions begin where we say so, not where the driver guesses
+        if not database.in_memory:
+            _use_wal(dbapi, patience=database.lock_wait)
+            # FULL flushes each commit (NORMAL would lose the last ones in a power cut).
+            dbapi.execute(f"PRAGMA synchronous={'NORMAL' if relaxed else 'FULL'}")
+
+    event.listen(engine, "connect", prepare)
+    event.listen(engine, "begin", _begin_immediate)
+    return engine
+
+
+def _use_wal(dbapi: Any, *, patience: float) -> None:
+    # Two that make the same new file a WAL one are told "locked" at once: SQLite asks no busy handler for this change
+    # (https://sqlite.org/c3ref/busy_handler.html), so the wait is ours.
+    until = time.monotonic() + patience
+    while True:
+        try:
+            dbapi.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _begin_immediate(connection: Connection) -> None:
+    # A transaction that reads first and writes later could not be granted the write lock any more.
+    if not connection.get_execution_options().get(_PLAIN):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _prepare_postgresql(dbapi: Any, *, relaxed: bool) -> None:
+    was = dbapi.autocommit
+    dbapi.autocommit = True
+    # Before a table has statistics (a minute in the life of a store, or after a bulk load) the planner would read all
+    # of it to find a few rows by their keys, and sort all that is claimable to find the head of a lane.
+    dbapi.execute("SET enable_seqscan TO off")
+    # Our statements read few rows, but the planner fears many: beside a million works it compiled each look for lanes,
+    # which took ten milliseconds.
+    dbapi.execute("SET jit TO off")
+    # A process that is frozen inside a transaction must not keep its rows from those who take over.
+    dbapi.execute(f"SET idle_in_transaction_session_timeout TO '{IDLE_AT_MOST}s'")
+    if relaxed:
+        dbapi.execute("SET enable_bitmapscan TO off")
+        dbapi.execute("SET synchronous_commit TO off")
+    dbapi.autocommit = was
+
+
+def time_of(connection: Connection) -> int | None:
+    """The database's clock in microseconds since 1970-01-01 UTC; ``None`` where it has none of its own."""
+    if connection.dialect.name != "postgresql":
+        return None
+    # clock_timestamp() moves on inside a transaction, now() doesn't.
+    return int(connection.execute(text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one() * 1_000_000)
+
+
+def locking(statement: Select[Any], connection: Connection, *, skip: bool = False, of: Any = None) -> Select[Any]:
+    """`statement` with its rows locked until the transaction ends; `skip` passes over rows that others hold.
+
+    SQLite has one writer at a time, so its transactions hold every row already.
+    """
+    if connection.dialect.name == "sqlite":
+        return statement
+    return statement.with_for_update(skip_locked=skip, of=of)
+
+
+def _of_driver(error: BaseException) -> BaseException:
+    """The driver's own error: SQLAlchemy keeps it as ``orig``, a web framework's connection as the cause of its own."""
+    return getattr(error, "orig", None) or error.__cause__ or error
+
+
+def _is_operational(error: BaseException) -> bool:
+    return any(each.__name__ == "OperationalError" for each in type(_of_driver(error)).__mro__)
+
+
+def _state(error: BaseException) -> str | None:
+    return getattr(_of_driver(error), "sqlstate", None)
+
+
+def _code(error: BaseException) -> object:
+    arguments = _of_driver(error).args
+    return arguments[0] if arguments and isinstance(arguments[0], int) else None
+
+
+def _message(error: BaseException) -> str:
+    return str(_of_driver(error)).lower()
+
+
+def is_lock_timeout(error: BaseException) -> bool:
+    """Whether a statement gave up waiting for a lock that another transaction holds."""
+    if not _is_operational(error):
+        return False
+    known = _state(error) in _LOCK_STATES or _code(error) in _LOCK_CODES
+    return known or "database is locked" in _message(error)
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Whether the transaction lost against another one and may simply be run again."""
+    if not _is_operational(error):
+        return False
+    known = _state(error) in _RETRYABLE_STATES or _code(error) in _RETRYABLE_CODES
+    return known or "database table is locked" in _message(error)
+
+
+def is_disconnect(error: BaseException) -> bool:
+    """Whether the database could not be reached, was cut off, or takes no writes at present, whatever they are."""
+    if getattr(error, "connection_invalidated", False):
+        return True
+    state = _state(error)
+    if state is not None:
+        return state in _AWAY_STATES or (state[:2] in _AWAY_CLASSES and state != _CANCELLED)
+    if not _is_operational(error) or is_lock_timeout(error) or _is_missing_table(error):
+        return False
+    return any(words in _message(error) for words in _AWAY_WORDS)
+
+
+def _is_missing_table(error: BaseException) -> bool:
+    known = _state(error) in _MISSING_TABLE_STATES or _code(error) in _MISSING_TABLE_CODES
+    message = _message(error)
+    return "workmanager_" in message and (known or "no such table: workmanager_" in message)

@@ -1,0 +1,306 @@
+"""The dispatcher: claims works in batches, hands them to the engine, and commits what comes back in batches.
+
+One thread turns it (`step`), a test can turn it by hand. The engine's threads only leave notes (`on_started`,
+`on_ended`), so nothing the database does ever holds up the pool.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Protocol
+
+from sqlalchemy.exc import DBAPIError
+
+from celery_workmanager.clock import Clock
+from celery_workmanager.errors import StoreError
+from celery_workmanager.outage import Outage
+from celery_workmanager.outcome import Claim, Ending, Outcome
+from celery_workmanager.pace import Pace
+from celery_workmanager.revocations import Revocations
+from celery_workmanager.settlement import Settlement
+from celery_workmanager.store import Store
+from celery_workmanager.throttle import BucketOf, Throttle
+from celery_workmanager.timing import SECOND
+from celery_workmanager.work import StopReason
+
+#: A run that is shorter than this (seconds) is never written as RUNNING: its end comes first.
+START_PATIENCE = 0.02
+#: Seconds between two looks at the progress of what runs.
+PROGRESS_INTERVAL = 0.05
+#: Seconds to wait after the store refused, doubled up to the longest.
+PAUSE, LONGEST_PAUSE = 0.05, 2.0
+
+
+class Engine(Protocol):
+    """What runs claims: a pool of processes or threads, or the testing kit in its own thread."""
+
+    supports_batches: bool
+
+    @property
+    def concurrency(self) -> int:
+        """How many works can run at once now."""
+
+    def start(self, on_started: Callable[[Claim, float], None], on_ended: Callable[[Claim, Outcome], None]) -> None:
+        """Take the callbacks; exactly one `on_ended` comes for each claim."""
+
+    def hand_over(self, batch: Sequence[Claim]) -> None:
+        """Run the members of `batch` one after the other in one process; never blocks."""
+
+    def stop(self, claim: Claim, reason: StopReason, grace: float | None) -> None:
+        """Tell a run to stop; after `grace` seconds its process is terminated (``None``: never)."""
+
+    def may_start_until(self, moment: float) -> None:
+        """No run begins after `moment` (monotonic seconds): the node's lease ends then."""
+
+    def give_back(self) -> None:
+        """Nothing that hasn't begun begins any more."""
+
+    def progress(self) -> list[tuple[Claim, str]]:
+        """The progress of each run that has changed since the last call (JSON texts)."""
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """A claim in the engine's hands; times are monotonic seconds."""
+
+    claim: Claim
+    handed_over_at: float
+    started_at: float | None = None
+    stopping: bool = False
+
+
+class Dispatcher:
+    """One node's share of the works: never more than it can begin soon."""
+
+    def __init__(
+        self,
+        store: Store,
+        engine: Engine,
+        clock: Clock,
+        lanes: Callable[[], Mapping[int, str]],
+        *,
+        max_in_flight: int,
+        outage: Outage | None = None,
+        bucket_of: BucketOf | None = None,
+    ) -> None:
+        self._store = store
+        self._engine = engine
+        self._clock = clock
+        self._lanes = lanes
+        self._pace = Pace(max_in_flight)
+        self._settlement = Settlement(store, clock)
+        self._outage = outage or Outage()
+        self.node = ""
+        self.accepting = False
+        self.closed = False
+        self._leased_until = inf
+        self.runs: dict[str, Run] = {}
+        self.rung = threading.Event()
+        self._started: deque[tuple[Claim, float]] = deque()
+        self._ended: deque[tuple[Claim, Outcome]] = deque()
+        self._progress_at = 0.0
+        self._pause = PAUSE
+        self._revocations = Revocations(store)
+        self._throttle = Throttle(bucket_of)
+
+    def start(self) -> None:
+        """Connect with the engine; claiming begins when there is a lease."""
+        self._engine.start(self._on_started, self._on_ended)
+
+    # -- notes from the engine's threads --------------------------------------------------------------------------
+
+    def _on_started(self, claim: Claim, at: float) -> None:
+        self._started.append((claim, at))
+
+    def _on_ended(self, claim: Claim, outcome: Outcome) -> None:
+        self._ended.append((claim, outcome))
+        self.rung.set()
+
+    def revoked(self, claim: Claim) -> None:
+        """An operator revoked the task of this claim: its work is cancelled."""
+        self._revocations.add([claim.id], StopReason.USER)
+        self.rung.set()
+
+    def leased(self, node: str, until: float) -> None:
+        """Claim as `node`, and begin no run after `until` (monotonic seconds) unless told again."""
+        self.node = node
+        self._leased_until = until
+        self.accepting = not self.closed
+        self._engine.may_start_until(until)
+
+    def lost(self) -> None:
+        """The node was declared lost: whatever was or is being claimed in its name must not run."""
+        self.accepting = False
+        self.node = ""
+
+    # -- turning --------------------------------------------------------------------------------------------------
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing runs and nothing waits to be written."""
+        return not self.runs and not self._ended and self._settlement.is_empty
+
+    def in_hand(self) -> set[tuple[str, int]]:
+        """The works this node knows it holds, each with its token: they run, or their ends are to be written."""
+        unwritten = self._settlement.unwritten.copy()
+        return {(run.claim.id, run.claim.token) for run in list(self.runs.values())} | unwritten
+
+    def step(self) -> bool:
+        """One round: collect, claim and hand over, commit. Returns whether another round is worth it at once."""
+        self._collect()
+        self._revocations.write()
+        # Children are fed before the ends of others are written, so that none waits for a commit.
+        claimed = self.accepting and self._claim()
+        self._mark_starts()
+        self._write_progress()
+        settled = self._settlement.write()
+        return claimed or settled or bool(self._ended)
+
+    def wait(self, timeout: float) -> None:
+        """Wait for the bell or an end, at most `timeout` seconds; shorter while something needs to be looked at."""
+        if self.runs:
+            timeout = min(timeout, START_PATIENCE if self._has_unmarked() else PROGRESS_INTERVAL)
+        if not (self._settlement.is_empty and self._revocations.is_empty):
+            timeout = min(timeout, self._settlement.patience)
+        timeout = min(timeout, self._throttle.next_token())
+        self.rung.wait(timeout)
+        self.rung.clear()
+
+    def guarded_step(self) -> bool:
+        """`step` that survives a store that is away: works in hand are kept, and it pauses longer each time."""
+        try:
+            again = self.step()
+        except (StoreError, DBAPIError, OSError) as error:
+            self._outage.away(error)
+            self.rung.wait(self._pause)
+            self._pause = min(self._pause * 2, LONGEST_PAUSE)
+            return False
+        self._pause = PAUSE
+        return again
+
+    def _collect(self) -> None:
+        while self._started:
+            claim, at = self._started.popleft()
+            run = self.runs.get(claim.id)
+            if run is not None and run.claim is claim:
+                run.started_at = at
+        while self._ended:
+            claim, outcome = self._ended.popleft()
+            self._settlement.add(claim, outcome)
+            run = self.runs.get(claim.id)
+            if run is not None and run.claim is claim:
+                del self.runs[claim.id]
+            if outcome.started_at is not None:
+                self._pace.learn(claim.worker, outcome.runtime)
+
+    # -- claiming -------------------------------------------------------------------------------------------------
+
+    def _claim(self) -> bool:
+        now = self._clock.monotonic()
+        if now >= self._leased_until:
+            return False  # this process was frozen: the lease is renewed first, or a new identity taken
+        lanes = self._lanes()
+        seen = self._store.look()
+        ready, caps = self._throttle.allow([lane for lane in seen.lanes if lane in lanes], lanes)
+        if not ready:
+            return False
+        workers = {lanes[lane] for lane in ready}
+        room = self._pace.room(workers, self.runs.values(), self._engine.concurrency, now)
+        if room <= 0:
+            return False
+        claims = self._store.claim(ready, self.node, secrets.randbits(62), room, caps=caps, stamp=seen.stamp)
+        self._throttle.spend(claims)
+        self.take(claims)
+        return True
+
+    def take(self, claims: Sequence[Claim]) -> None:
+        """Hand claims of this node over to the engine."""
+        claims = self._begin_with_care(claims)
+        now = self._clock.monotonic()
+        for claim in claims:
+            self.runs[claim.id] = Run(claim, now)
+        # Looked at after they are among the runs: either `lost` came before, or whoever calls it stops them.
+        if any(claim.node != self.node for claim in claims):
+            for claim in claims:
+                self._on_ended(claim, Outcome(Ending.GIVEN_BACK))
+            return
+        most = self._engine.concurrency if self._engine.supports_batches else len(claims)
+        for batch in self._pace.batches(claims, most):
+            self._engine.hand_over(batch)
+
+    def _begin_with_care(self, claims: Iterable[Claim]) -> list[Claim]:
+        """Write RUNNING ahead for works that were interrupted: if one kills its process, it must be seen to be it."""
+        claims = list(claims)
+        careful = [claim for claim in claims if claim.interruptions]
+        if not careful:
+            return claims
+        now = self._clock.now()
+        written = self._store.write_starts([(claim, now) for claim in careful])
+        for claim in careful:
+            claim.start_written = claim.id in written
+        return [claim for claim in claims if not claim.interruptions or claim.start_written]
+
+    # -- while they run -------------------------------------------------------------------------------------------
+
+    def _has_unmarked(self) -> bool:
+        return any(run.started_at is not None and not run.claim.start_written for run in self.runs.values())
+
+    def _mark_starts(self) -> None:
+        monotonic, now = self._clock.monotonic(), self._clock.now()
+        marks: list[tuple[Claim, int]] = []
+        for run in self.runs.values():
+            begun = run.started_at
+            if begun is not None and not run.claim.start_written and monotonic - begun >= START_PATIENCE:
+                marks.append((run.claim, now - round((monotonic - begun) * SECOND)))
+        self._write_starts(marks)
+
+    def _write_starts(self, marks: Sequence[tuple[Claim, int]]) -> None:
+        if marks:
+            written = self._store.write_starts(marks)
+            for claim, _ in marks:
+                claim.start_written = claim.id in written
+
+    def _write_progress(self) -> None:
+        monotonic = self._clock.monotonic()
+        # The last progress of a run must be written before its end is.
+        if monotonic - self._progress_at < PROGRESS_INTERVAL and self._settlement.is_empty:
+            return
+        self._progress_at = monotonic
+        entries = self._engine.progress()
+        if not entries:
+            return
+        # A run that tells of its progress is RUNNING, however young it is.
+        now = self._clock.now()
+        self._write_starts([(claim, now) for claim, _ in entries if not claim.start_written])
+        self._store.write_progress(entries)
+
+    # -- stopping -------------------------------------------------------------------------------------------------
+
+    def stop(self, ids: Iterable[str], reason: StopReason, grace: float | None) -> None:
+        """Tell runs to stop, each once."""
+        for each in ids:
+            run = self.runs.get(each)
+            if run is not None and not run.stopping:
+                run.stopping = True
+                self._engine.stop(run.claim, reason, grace)
+
+    def close_to_new(self) -> None:
+        """Claim nothing more; what hasn't begun comes back."""
+        self.closed = True
+        self.accepting = False
+        self._engine.give_back()
+
+    def abandon(self, reason: StopReason) -> None:
+        """Write what is known of the runs of a worker that ends at once: they were stopped."""
+        self._collect()
+        for run in list(self.runs.values()):
+            started = run.started_at
+            ending = Ending.GIVEN_BACK if started is None else Ending.STOPPED
+            self._settlement.add(run.claim, Outcome(ending, reason=reason, started_at=started))
+        self.runs.clear()
+        self._settlement.write()

@@ -1,0 +1,161 @@
+"""A node: the dispatcher, the lease, the upkeep and the bell of one worker, each turned by a thread of its own.
+
+The lease has its own thread, because nothing may keep it from being renewed: neither a slow commit nor a busy pool.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from celery_workmanager.bell import listen
+from celery_workmanager.clock import Clock
+from celery_workmanager.dispatcher import Dispatcher, Engine
+from celery_workmanager.duties import Duties
+from celery_workmanager.lease import Lease
+from celery_workmanager.outage import Outage
+from celery_workmanager.outcome import Claim
+from celery_workmanager.revocations import Revocations
+from celery_workmanager.settings import Settings
+from celery_workmanager.store import Store
+from celery_workmanager.throttle import BucketOf
+from celery_workmanager.upkeep import Upkeep
+from celery_workmanager.work import StopReason
+
+_LOOK = 0.02
+
+
+class Node:
+    """Runs works in one worker from `start` to `close`."""
+
+    def __init__(
+        self,
+        store: Store,
+        engine: Engine,
+        clock: Clock,
+        settings: Settings,
+        *,
+        name: str,
+        lanes: Callable[[], Mapping[int, str]],
+        facts: Callable[[], Mapping[str, Any]],
+        bucket_of: BucketOf | None = None,
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._outage = Outage()
+        self.dispatcher = Dispatcher(
+            store,
+            engine,
+            clock,
+            lanes,
+            max_in_flight=settings.max_in_flight,
+            outage=self._outage,
+            bucket_of=bucket_of,
+        )
+        self.lease = Lease(
+            store,
+            self.dispatcher,
+            clock,
+            name,
+            length=settings.lease,
+            stop_grace=settings.stop_grace,
+            facts=facts,
+            outage=self._outage,
+        )
+        self.upkeep = Upkeep(store, clock, settings)
+        self._revocations = Revocations(store)
+        self._ear = listen(store.database, self._on_ring)
+        self._rung = threading.Event()
+        self._duties = Duties(self._outage)
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Start to claim. The store may be away: it is tried again until it is there."""
+        self.dispatcher.start()
+        self._threads = [
+            threading.Thread(target=self._dispatch, name="workmanager-dispatcher", daemon=True),
+            threading.Thread(target=self._keep_lease, name="workmanager-lease", daemon=True),
+            threading.Thread(target=self._keep_up, name="workmanager-upkeep", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+        self._ear.start()
+
+    def _on_ring(self) -> None:
+        self.dispatcher.rung.set()
+        self._rung.set()
+        self._duties.told.set()
+
+    def _dispatch(self) -> None:
+        while not self._duties.stopped.is_set():
+            if not self.dispatcher.guarded_step():
+                self.dispatcher.wait(self._settings.poll_interval)
+
+    def _keep_lease(self) -> None:
+        # A first look heals what died on this machine, so that its works needn't wait for a lease to run out.
+        rung = False
+        while not self._duties.stopped.is_set():
+            self._duties.guarded(lambda rung=rung: self.lease.step(rung=rung), "The lease")  # type: ignore[misc]
+            rung = self._rung.wait(min(0.25, self._settings.lease / 8))
+            self._rung.clear()
+
+    def _keep_up(self) -> None:
+        # Often enough for a short lease: an upkeep that rests for half of one has to take itself for cut off.
+        pause = min(self._settings.poll_interval, self._settings.lease / 5)
+        while not self._duties.stopped.is_set():
+            self._duties.guarded(self._revocations.write, "Revoking")
+            self._duties.guarded(self.upkeep.step, "Upkeep")
+            self._duties.rest(self.upkeep.until_next(pause))
+
+    def revoked(self, claim: Claim) -> None:
+        """An operator revoked this claim: cancel its work."""
+        self.dispatcher.revoked(claim)
+
+    def revoke(self, ids: Sequence[str], tags: Sequence[str], reason: StopReason) -> None:
+        """An operator revoked works, here or anywhere: cancel them soon. Doesn't wait for the store."""
+        self._revocations.add(ids, reason)
+        self._revocations.add_tags(tags, reason)
+        self._duties.told.set()
+
+    # -- shutting down ----------------------------------------------------------------------------------------------
+
+    def shutting_down(self) -> None:
+        """The worker was asked to stop: claim nothing more, give back what hasn't begun.
+
+        Runs in a signal handler, maybe twice, so it touches no lock; the engine's answers wake the dispatcher.
+        """
+        self.dispatcher.close_to_new()
+
+    def drain(self, unless: Callable[[], bool] = lambda: False) -> None:
+        """Wait until everything that runs has ended and is written, ``unless`` that is true meanwhile.
+
+        A store that is away is waited for no longer than a lease: by then others may take the works.
+        """
+        while self.dispatcher.runs and not unless():
+            self._duties.stopped.wait(_LOOK)
+        deadline = time.monotonic() + self._settings.lease
+        while not self.dispatcher.is_idle and time.monotonic() < deadline and not unless():
+            self._duties.stopped.wait(_LOOK)
+
+    def terminate(self) -> None:
+        """The worker ends now: write what is known, as stopped by the system."""
+        self.dispatcher.accepting = False
+        self._end_threads()
+        self._duties.guarded(lambda: self.dispatcher.abandon(StopReason.SYSTEM_PROCESSING), "the dispatcher")
+
+    def close(self) -> None:
+        """End the threads and give the identity back."""
+        self._end_threads()
+        self._duties.guarded(self._revocations.write, "Revoking")
+        self._duties.guarded(self.lease.release, "the lease")
+
+    def _end_threads(self) -> None:
+        self._duties.stopped.set()
+        self.dispatcher.rung.set()
+        self._rung.set()
+        self._duties.told.set()
+        self._ear.stop()
+        for thread in self._threads:
+            thread.join(timeout=self._settings.name_wait + 5)

@@ -1,0 +1,89 @@
+"""What can be paused: the works of a queue, with a tag, or of a unique name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum, StrEnum
+from typing import Any
+
+from celery_workmanager.checks import check_text
+from celery_workmanager.errors import InvalidRequest
+
+
+class PauseKind(StrEnum):
+    """What a pause is named by."""
+
+    QUEUE = "queue"
+    #: A worker's name is a tag of all its works.
+    TAG = "tag"
+    NAME = "name"
+
+
+class PausePhase(IntEnum):
+    """How far a pause, or the end of one, has been carried out."""
+
+    PAUSED = 0
+    #: In force; works that existed before are being marked.
+    PAUSING = 1
+    #: Not in force; works that were marked are being freed.
+    RESUMING = 2
+
+
+@dataclass(frozen=True, slots=True)
+class PauseTarget:
+    """The works that a pause is about."""
+
+    kind: PauseKind
+    label: str
+
+    @classmethod
+    def of(cls, queue: Any = None, tag: Any = None, name: Any = None) -> PauseTarget:
+        """Return what exactly one of the three names. Raises InvalidRequest."""
+        given = {kind: value for kind, value in zip(PauseKind, (queue, tag, name), strict=True) if value is not None}
+        if len(given) != 1:
+            raise InvalidRequest(
+                "pause", "of exactly one of queue, tag and name", " and ".join(given) or "none of them"
+            )
+        ((kind, label),) = given.items()
+        return cls(kind, check_text("unique name" if kind is PauseKind.NAME else kind.value, label))
+
+    def __str__(self) -> str:
+        return f"{'unique name' if self.kind is PauseKind.NAME else self.kind.value} {self.label!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class PauseInfo:
+    """A pause that is in force."""
+
+    kind: PauseKind
+    label: str
+    since: datetime | None
+    #: Whether every work that existed before it has been marked; until then `pause` is at it, or nodes carry it on.
+    is_complete: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it in JSON types."""
+        since = None if self.since is None else self.since.isoformat()
+        return {"kind": self.kind.value, "label": self.label, "since": since, "is_complete": self.is_complete}
+
+
+@dataclass(frozen=True, slots=True)
+class LanePauses:
+    """The queues and tags that are paused, as far as nodes care: a tag may be a worker's name."""
+
+    queues: frozenset[str] = frozenset()
+    tags: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[str, str]]) -> LanePauses:
+        """Return those of kinds and labels."""
+        labels: dict[str, set[str]] = {kind.value: set() for kind in PauseKind}
+        for kind, label in pairs:
+            labels[kind].add(label)
+        return cls(frozenset(labels[PauseKind.QUEUE]), frozenset(labels[PauseKind.TAG]))
+
+    def cover(self, queue: str, worker: str) -> bool:
+        """Whether works for `worker` in `queue` may not be claimed."""
+        return queue in self.queues or worker in self.tags

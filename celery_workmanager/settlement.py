@@ -1,0 +1,105 @@
+"""Ends of runs on their way into the store: batched, kept while it is away, and never one for the sake of another."""
+
+from __future__ import annotations
+
+import logging
+
+from sqlalchemy.exc import DBAPIError
+
+from celery_workmanager.clock import Clock
+from celery_workmanager.database import is_conflict, is_disconnect
+from celery_workmanager.outcome import Claim, Ending, Outcome
+from celery_workmanager.store import Settled, Store
+from celery_workmanager.verdict import judge
+from celery_workmanager.work import WorkError
+
+logger = logging.getLogger(__name__)
+
+MOST_AT_ONCE = 256
+#: Seconds between two tries for ends whose rows another transaction holds.
+PATIENCE = 0.1
+
+Ended = tuple[Claim, Outcome]
+
+
+class Settlement:
+    """Ends that are not written yet."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._new: list[Ended] = []
+        self._held: list[Ended] = []
+        #: The works and tokens of all these ends; the lease's thread looks at it.
+        self.unwritten: set[tuple[str, int]] = set()
+        self._try_held_at = 0.0
+        self.patience = PATIENCE
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything has been written."""
+        return not self._new and not self._held
+
+    def add(self, claim: Claim, outcome: Outcome) -> None:
+        """Take the end of a run."""
+        self.unwritten.add((claim.id, claim.token))
+        self._new.append((claim, outcome))
+
+    def write(self) -> bool:
+        """Write what can be written; returns whether something was. Raises while the store is away, losing nothing."""
+        wrote = False
+        while self._new:
+            batch = self._new[:MOST_AT_ONCE]
+            self._write(batch)
+            del self._new[: len(batch)]
+            wrote = True
+        if self._held and self._clock.monotonic() >= self._try_held_at:
+            held, self._held = self._held, []
+            try:
+                for ended in held:
+                    self._write([ended])
+            except BaseException:
+                self._held = held
+                raise
+        return wrote
+
+    def _write(self, batch: list[Ended]) -> None:
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        terms = self._store.terms
+        try:
+            settled = self._store.settle([judge(claim, outcome, now, monotonic, terms) for claim, outcome in batch])
+        except DBAPIError as error:
+            if is_disconnect(error) or is_conflict(error):
+                raise  # the database's trouble, not an end's: they are kept
+            self._write_apart(batch, error)
+            return
+        self.unwritten -= {(claim.id, claim.token) for claim, _ in batch if claim.id not in settled.held}
+        _tell(batch, settled)
+        if settled.held:
+            self._held += [ended for ended in batch if ended[0].id in settled.held]
+            self._try_held_at = monotonic + PATIENCE
+        if settled.stale:
+            logger.info("%d runs had lost their works; what they returned is dropped", len(settled.stale))
+
+    def _write_apart(self, batch: list[Ended], error: DBAPIError) -> None:
+        """The database refuses a batch: halve it until the one bad end stands alone, and fails with the reason."""
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            self._write(batch[:middle])
+            self._write(batch[middle:])
+            return
+        claim, outcome = batch[0]
+        if outcome.ending is Ending.FAILED:
+            # Not even the failure can be written: the node knows nothing of it any more, so its lease puts it back.
+            logger.error("the end of work %s cannot be written: %s", claim.id, error.orig)
+            self.unwritten.discard((claim.id, claim.token))
+            return
+        why = WorkError.from_exception(error.orig if error.orig is not None else error).to_json()
+        refused = Outcome(Ending.FAILED, error=why, started_at=outcome.started_at, runtime=outcome.runtime)
+        self._write([(claim, refused)])
+
+
+def _tell(batch: list[Ended], settled: Settled) -> None:
+    for claim, outcome in batch:
+        if claim.told is not None and claim.id not in settled.held:
+            claim.told(outcome if claim.id in settled.accepted else None)

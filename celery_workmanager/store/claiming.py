@@ -1,0 +1,304 @@
+"""Claiming: a node takes the most urgent works of its lanes and puts its token on them.
+
+A claim never reads by time or state: promotion moved what is due into the small index of claimable works.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    String,
+    Update,
+    bindparam,
+    cast,
+    func,
+    null,
+    or_,
+    select,
+    union_all,
+    update,
+)
+
+from celery_workmanager.database import locking
+from celery_workmanager.lifecycle import Move, leaves, reaches
+from celery_workmanager.outcome import Claim, Standing
+from celery_workmanager.pauses import LanePauses
+from celery_workmanager.store.deleting import chunks
+from celery_workmanager.store.marks import LANE_IS_OPEN, STAMP
+from celery_workmanager.tables import OF_LANES, edge, pause, state_in, work
+from celery_workmanager.work import State, StopReason
+
+_NO_OPTIONS = "{}"
+#: In the text of `STANDING`: sooner than any moment that can be asked for.
+_NO_MOMENT = -(1 << 62)
+
+
+def _standing() -> ColumnElement[str]:
+    facts: tuple[ColumnElement[Any], ...] = (
+        work.c.period_count,
+        work.c.override_generation,
+        work.c.stop_reason,
+        func.coalesce(work.c.override_at, _NO_MOMENT),
+    )
+    # NULL where `period_at` is; a CASE that says so is wrong in RETURNING of SQLite 3.40, which takes NULL for a value.
+    joined: ColumnElement[str] = cast(work.c.period_at, String)
+    for each in facts:
+        joined = joined + "," + cast(each, String)
+    return joined.label("standing")
+
+
+#: Where a periodic work stands: one column, NULL of one-time works, so that these pay next to nothing for it.
+STANDING = _standing()
+#: How many lanes one statement looks into; a node that serves more works takes them in several statements.
+MOST_LANES = 100
+
+
+def _ready_lanes() -> Select[Any]:
+    # A loose index scan: one probe a lane, however many works wait in each. Ordered, and the first taken: for a minimum
+    # PostgreSQL reads every entry, if its statistics are from a moment when nothing was ready.
+    least = select(work.c.ready_lane).order_by(work.c.ready_lane).limit(1)
+    first = least.where(work.c.ready_lane.is_not(None)).scalar_subquery()
+    lanes = select(first.label("lane")).cte("lanes", recursive=True)
+    following = least.where(work.c.ready_lane > lanes.c.lane).scalar_subquery().label("lane")
+    lanes = lanes.union_all(select(following).where(lanes.c.lane.is_not(None)))
+    return select(lanes.c.lane).where(lanes.c.lane.is_not(None))
+
+
+_READY_LANES = _ready_lanes()
+_PAUSES = select(null(), pause.c.kind, pause.c.label, pause.c.token).where(OF_LANES)
+_LOOK = union_all(_READY_LANES.add_columns(null(), null(), null()), _PAUSES)
+#: The queue and worker of lanes that were looked at while something was paused: the same for ever.
+_NAMES: dict[int, tuple[str, str]] = {}
+_MOST_NAMES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The lanes in which something may be claimed, and the stamp of the pauses that were taken into account."""
+
+    lanes: list[int]
+    stamp: int
+
+
+def ready_lanes(connection: Connection) -> list[int]:
+    """The lanes in which anything is ready, paused or not."""
+    return list(connection.execute(_READY_LANES).scalars())
+
+
+def look(connection: Connection) -> Look:
+    """The lanes in which anything may be claimed now: those of paused queues and workers are left out."""
+    rows = connection.execute(_LOOK).all()
+    pauses = [row for row in rows if row[0] is None]
+    lanes = [row[0] for row in rows if row[0] is not None]
+    if not pauses:
+        return Look(lanes, 0)
+    paused = LanePauses.of((row[1], row[2]) for row in pauses)
+    return Look([lane for lane in lanes if _is_open(connection, lane, paused)], sum(row[3] for row in pauses))
+
+
+def _is_open(connection: Connection, lane: int, paused: LanePauses) -> bool:
+    if lane not in _NAMES:
+        head = select(work.c.queue, work.c.worker).where(work.c.ready_lane == lane).limit(1)
+        row = connection.execute(head).first()
+        if row is None:
+            return False  # what was ready is gone
+        if len(_NAMES) >= _MOST_NAMES:
+            _NAMES.clear()
+        _NAMES[lane] = (row.queue, row.worker)
+    return not paused.cover(*_NAMES[lane])
+
+
+@lru_cache(maxsize=MOST_LANES * 4)
+def _claim_from(lanes: int, dialect: str) -> Update:
+    arms = [_arm(position, dialect) for position in range(lanes)]
+    chosen: Any
+    if lanes == 1:
+        chosen = arms[0]
+    else:
+        heads = union_all(*(select(arm.subquery(f"lane_{at}")) for at, arm in enumerate(arms))).subquery("heads")
+        chosen = select(heads.c.id).order_by(heads.c.urgency, heads.c.run_at, heads.c.id).limit(bindparam("most"))
+    # A CTE is evaluated once; a subquery with LIMIT and locks could be evaluated again and claim more.
+    # Its arms guard the claim, and hold what they have found. Here the same condition would invite PostgreSQL to go
+    # through all that is ready, if its statistics are from a moment when nothing was.
+    # Who has looked before a pause was made, or taken back, claims nothing and looks again.
+    return _claiming(work.c.id.in_(select(chosen.cte("chosen").c.id)), bindparam("stamp") == STAMP)
+
+
+#: What a claim reads. Rows are unpacked in this order: columns by their names cost a quarter of a claim.
+_CLAIMED = (
+    work.c.urgency, work.c.run_at, work.c.has_parents, work.c.id, work.c.worker, work.c.queue,
+    work.c.run_attempt_count, work.c.interruptions, work.c.generation, work.c.enqueued_at, work.c.input,
+    work.c.options, STANDING,
+)  # fmt: skip
+_BY_URGENCY = itemgetter(0, 1, 3)
+
+
+def _claiming(*guards: ColumnElement[bool]) -> Update:
+    return (
+        update(work)
+        .where(*guards)
+        .values(ready_lane=null(), node=bindparam("by"), token=bindparam("with_token"))
+        .returning(*_CLAIMED)
+    )
+
+
+def _arm(position: int, dialect: str) -> Select[Any]:
+    arm = (
+        select(work.c.id, work.c.urgency, work.c.run_at)
+        .where(
+            work.c.ready_lane == bindparam(f"lane_{position}"),
+            or_(work.c.expires_at.is_(None), work.c.expires_at > bindparam("at")),
+        )
+        .order_by(work.c.urgency, work.c.run_at, work.c.id)
+        .limit(bindparam(f"most_{position}"))
+    )
+    return arm if dialect == "sqlite" else arm.with_for_update(skip_locked=True)
+
+
+def claim(
+    connection: Connection,
+    lanes: Sequence[int],
+    *,
+    node: str,
+    token: int,
+    limit: int,
+    now: int,
+    caps: Mapping[int, int] | None = None,
+    stamp: int | None = None,
+) -> list[Claim]:
+    """Claim up to `limit` works from `lanes` for `node` under `token`, the most urgent and oldest first.
+
+    A lane that stands in `caps` gives at most that many. `stamp`: of the `look` that found the lanes (``None``: looked
+    for now); when something was paused since, none are claimed.
+
+    Two nodes never claim the same work: each takes rows that no other transaction holds, in one statement.
+    """
+    if stamp is None:
+        seen = look(connection)
+        lanes, stamp = [lane for lane in lanes if lane in seen.lanes], seen.stamp
+    if not lanes:
+        return []
+    caps = caps or {}
+    some = list(lanes[:MOST_LANES])
+    binds: dict[str, Any] = {f"lane_{position}": lane for position, lane in enumerate(some)}
+    binds |= {f"most_{position}": min(limit, caps.get(lane, limit)) for position, lane in enumerate(some)}
+    statement = _claim_from(len(some), connection.dialect.name)
+    binds |= {"by": node, "with_token": token, "most": limit, "at": now, "stamp": stamp}
+    rows = connection.execute(statement, binds).all()
+    rows = sorted(rows, key=_BY_URGENCY)
+    claims = [_as_claim(row, node, token) for row in rows]
+    _add_outputs_of_prerequisites(connection, [c for c, row in zip(claims, rows, strict=True) if row.has_parents])
+    return claims
+
+
+_CLAIM_ONE = _claiming(work.c.id == bindparam("key"), work.c.ready_lane.is_not(None), LANE_IS_OPEN)
+
+
+def claim_one(connection: Connection, work_id: str, *, node: str, token: int) -> list[Claim]:
+    """Claim this very work, if it may be claimed now; an empty list otherwise."""
+    rows = connection.execute(_CLAIM_ONE, {"key": work_id, "by": node, "with_token": token}).all()
+    claims = [_as_claim(row, node, token) for row in rows]
+    _add_outputs_of_prerequisites(connection, claims)
+    return claims
+
+
+def _as_claim(row: Any, node: str, token: int) -> Claim:
+    _, run_at, _, key, worker, queue, attempts, interruptions, generation, enqueued_at, given, options, standing = row
+    return Claim(
+        id=key,
+        worker=worker,
+        queue=queue,
+        token=token,
+        node=node,
+        run_attempt_count=attempts,
+        interruptions=interruptions,
+        generation=generation,
+        inputs=[given],
+        enqueued_at=enqueued_at or 0,
+        run_at=run_at,
+        options={} if options == _NO_OPTIONS else json.loads(options),
+        standing=None if standing is None else standing_of(standing),
+    )
+
+
+def standing_of(text: str) -> Standing:
+    """Where a periodic work stands, as `STANDING` says."""
+    at, count, generation, reason, override_at = map(int, text.split(","))
+    was_begun = reason != StopReason.NOT_STOPPED
+    return Standing(count, at, None if override_at == _NO_MOMENT else override_at, generation, was_begun=was_begun)
+
+
+def _add_outputs_of_prerequisites(connection: Connection, claims: Sequence[Claim]) -> None:
+    by_id = {each.id: each for each in claims}
+    for some in chunks(list(by_id)):
+        outputs = (
+            select(edge.c.child, work.c.output)
+            .join(work, work.c.id == edge.c.parent)
+            .where(edge.c.child.in_(some))
+            .order_by(edge.c.child, edge.c.position)
+        )
+        for child, output in connection.execute(outputs):
+            by_id[child].inputs.append(output or _NO_OPTIONS)
+
+
+_START = (
+    update(work)
+    .where(work.c.id == bindparam("key"), state_in(leaves(Move.START)))
+    .values(
+        state=int(reaches(Move.START)),
+        run_attempt_count=work.c.run_attempt_count + 1,
+        runs=work.c.runs + 1,
+        started_at=bindparam("at"),
+        stop_reason=int(StopReason.NOT_STOPPED),
+        version=work.c.version + 1,
+    )
+)
+_PROGRESS = (
+    update(work)
+    .where(work.c.id == bindparam("key"), or_(work.c.progress.is_(None), work.c.progress != bindparam("text")))
+    .values(progress=bindparam("text"), version=work.c.version + 1)
+)
+
+
+def _lock_mine(connection: Connection, claims: Iterable[Claim], states: Sequence[State]) -> set[str]:
+    """Lock those of `claims` whose run is still theirs, passing over rows that others hold: a node waits for nobody."""
+    tokens = {each.id: each.token for each in claims}
+    mine: set[str] = set()
+    for some in chunks(sorted(tokens)):
+        statement = select(work.c.id, work.c.token).where(work.c.id.in_(some), state_in(states))
+        rows = connection.execute(locking(statement.order_by(work.c.id), connection, skip=True))
+        mine |= {row.id for row in rows if row.token == tokens[row.id]}
+    return mine
+
+
+def write_starts(connection: Connection, starts: Sequence[tuple[Claim, int]]) -> set[str]:
+    """Write RUNNING for runs that began (moments in microseconds); returns the ids of those it was written for."""
+    mine = _lock_mine(connection, (each for each, _ in starts), leaves(Move.START))
+    marks = [{"key": each.id, "at": at} for each, at in starts if each.id in mine]
+    if marks:
+        connection.execute(_START, marks)
+    return mine
+
+
+def write_progress(connection: Connection, entries: Sequence[tuple[Claim, str]]) -> set[str]:
+    """Replace the progress (JSON text) of works whose run is still theirs; returns their ids."""
+    mine = _lock_mine(connection, (each for each, _ in entries), (State.RUNNING,))
+    marks = [{"key": each.id, "text": progress} for each, progress in entries if each.id in mine]
+    if marks:
+        connection.execute(_PROGRESS, marks)
+    return mine
+
+
+def owned(connection: Connection, node: str) -> dict[str, int]:
+    """The works that `node` holds now, with the token of each: what it runs beyond that is no longer its own."""
+    held = select(work.c.id, work.c.token).where(work.c.node == node)
+    return {row.id: row.token for row in connection.execute(held)}

@@ -1,0 +1,384 @@
+"""Finishing: verdicts on runs are written, guarded by their tokens, and children unblocked or failed with them.
+
+A caller's open transaction must never stall a node: rows that others hold are passed over and reported as held.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Integer,
+    SmallInteger,
+    Text,
+    Update,
+    bindparam,
+    case,
+    column,
+    func,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from celery_workmanager.events import Change, WorkEvent
+from celery_workmanager.inheritance import Failed, inherited_errors
+from celery_workmanager.lifecycle import Move, leaves, reaches
+from celery_workmanager.news import note
+from celery_workmanager.store import aftermath, periods
+from celery_workmanager.store.aftermath import BadEnd, bad_end
+from celery_workmanager.store.deleting import chunks
+from celery_workmanager.store.graph import lock_descendants, lock_works, ways_down
+from celery_workmanager.store.owning import Own, look_at
+from celery_workmanager.store.replacing import replace_work
+from celery_workmanager.store.rows import EXPEDITED, ready_columns
+from celery_workmanager.tables import edge, state_in, work
+from celery_workmanager.terms import Terms, prune_moment
+from celery_workmanager.timing import first_run_at
+from celery_workmanager.verdict import Verdict
+from celery_workmanager.work import State, StopReason
+
+EMPTY = "{}"
+_RUN = leaves(Move.SUCCEED)
+
+
+@dataclass(slots=True)
+class Settled:
+    """What became of a batch of verdicts: ids by how they fared, and how many children may run now."""
+
+    accepted: set[str] = field(default_factory=set)
+    #: The run no longer owned its work: nothing was written.
+    stale: set[str] = field(default_factory=set)
+    #: Another transaction holds the work or a child: try again.
+    held: set[str] = field(default_factory=set)
+    unblocked: int = 0
+
+
+#: The parameters of a settlement with their types, one set a verdict.
+_PARAMETERS: dict[str, Any] = {
+    "key": Text,
+    "run": BigInteger,
+    "to_state": SmallInteger,
+    "attempts": Integer,
+    "lost": Integer,
+    "reason": SmallInteger,
+    "began": BigInteger,
+    "ended": BigInteger,
+    "prune": BigInteger,
+    "next_run": BigInteger,
+    "due": BigInteger,
+    "is_ready": SmallInteger,
+    "is_over": SmallInteger,
+    "enqueued": BigInteger,
+    "unprivileged": SmallInteger,
+    "result": Text,
+    "failure": Text,
+    "keeps_progress": SmallInteger,
+}
+
+
+def _settlement(given: Any) -> Update:
+    over = given["is_over"] == 1
+    # The start of a short run is never written by itself.
+    begins = given["began"].is_not(None) & (work.c.state == int(State.ENQUEUED))
+    was_privileged = (given["unprivileged"] == 1) & (work.c.urgency < 0)
+    return (
+        update(work)
+        .where(work.c.id == given["key"], work.c.token == given["run"], state_in(_RUN))
+        .values(
+            state=given["to_state"],
+            run_attempt_count=given["attempts"],
+            runs=case((begins, work.c.runs + 1), else_=work.c.runs),
+            interruptions=given["lost"],
+            stop_reason=given["reason"],
+            started_at=case((begins, given["began"]), else_=work.c.started_at),
+            finished_at=given["ended"],
+            prune_at=given["prune"],
+            run_at=given["next_run"],
+            due_at=given["due"],
+            ready_lane=case(((given["is_ready"] == 1) & work.c.held.is_(None), work.c.lane), else_=None),
+            enqueued_at=given["enqueued"],
+            expires_at=case((over, None), else_=work.c.expires_at),
+            urgency=case((was_privileged, work.c.urgency + EXPEDITED), else_=work.c.urgency),
+            output=given["result"],
+            error=given["failure"],
+            progress=case((given["keeps_progress"] == 1, work.c.progress), else_=None),
+            node=None,
+            # A finished work keeps the token, so that its own run recognizes a finish it has already made.
+            token=case((over, work.c.token), else_=None),
+            version=work.c.version + 1,
+        )
+    )
+
+
+def _settlement_of_arrays() -> Update:
+    # One statement for the whole batch, whatever its size: a third of the cost of one statement a row.
+    arrays = [bindparam(name, type_=ARRAY(kind)) for name, kind in _PARAMETERS.items()]
+    columns = [column(name, kind) for name, kind in _PARAMETERS.items()]
+    given = func.unnest(*arrays).table_valued(*columns, name="given").render_derived()
+    return _settlement(given.c)
+
+
+_NEW_INPUT = (
+    update(work)
+    .where(work.c.id == bindparam("key"), work.c.token == bindparam("run"), state_in(_RUN))
+    .values(input=bindparam("call"))
+)
+_SETTLE = _settlement({name: bindparam(name, type_=kind()) for name, kind in _PARAMETERS.items()})
+_SETTLE_ARRAYS = _settlement_of_arrays()
+
+
+def _write(connection: Connection, verdicts: Sequence[Verdict], now: int) -> None:
+    rows = [_binds(verdict, now) for verdict in verdicts]
+    if not rows:
+        return
+    inputs = [{"key": each.id, "run": each.token, "call": each.input} for each in verdicts if each.input is not None]
+    if inputs:
+        connection.execute(_NEW_INPUT, inputs)
+    if connection.dialect.name == "postgresql":
+        connection.execute(_SETTLE_ARRAYS, {name: [row[name] for row in rows] for name in _PARAMETERS})
+    else:
+        connection.execute(_SETTLE, rows)
+
+
+def _free(connection: Connection, finished: Sequence[str]) -> None:
+    # Not by the settlement: each of its works would pay for the index of those that are held.
+    for some in chunks(finished):
+        connection.execute(update(work).where(work.c.id.in_(some)).values(held=None))
+
+
+def _binds(verdict: Verdict, now: int) -> dict[str, Any]:
+    over = verdict.state.is_finished
+    later = not over and verdict.run_at > now
+    return {
+        "key": verdict.id,
+        "run": verdict.token,
+        "to_state": int(verdict.state),
+        "attempts": verdict.run_attempt_count,
+        "lost": verdict.interruptions,
+        "reason": int(verdict.stop_reason),
+        "began": verdict.started_at,
+        "ended": verdict.finished_at,
+        "prune": verdict.prune_at,
+        "next_run": verdict.run_at,
+        "due": verdict.run_at if later else None,
+        "is_ready": int(not over and not later),
+        "is_over": int(over),
+        "enqueued": verdict.enqueued_at,
+        "unprivileged": int(verdict.loses_privilege),
+        "result": verdict.output,
+        "failure": verdict.error,
+        "keeps_progress": int(verdict.keeps_progress),
+    }
+
+
+def settle(
+    connection: Connection, verdicts: Sequence[Verdict], now: int, terms: Terms, *, wait: bool = False
+) -> Settled:
+    """Write `verdicts` in one transaction; raises HeldByOthers when a child is held (the caller leaves that one out).
+
+    With `wait` (a transaction of the user's own) locks are waited for instead.
+    """
+    settled = Settled()
+    by_id = {verdict.id: verdict for verdict in verdicts}
+    rows = _lock_own(connection, by_id, settled, wait=wait)
+    mine = [verdict for verdict in verdicts if verdict.id in rows]
+    if not mine:
+        return settled
+    mine = judged_by_present_options(connection, mine, rows)
+    if any(verdict.period is not None for verdict in mine):
+        mine = periods.let_go(connection, mine)
+        periods.write(connection, mine)
+    _write(connection, [verdict for verdict in mine if verdict.replacement is None], now)
+    _free(connection, [each.id for each in mine if rows[each.id].held is not None and each.state.is_finished])
+    for verdict in mine:
+        if verdict.replacement is not None:
+            replace_work(connection, verdict.id, verdict.token, verdict.replacement, now, terms)
+    for move, change in _TOLD.items():
+        ended = (each for each in mine if each.move is move and each.stop_reason is not StopReason.NOT_STOPPED)
+        note(connection, change, map(event_of, ended))
+    settled.accepted |= rows.keys()
+    parents = [verdict for verdict in mine if rows[verdict.id].has_children]
+    succeeded = [verdict.id for verdict in parents if verdict.state is State.SUCCEEDED]
+    failed = [Failed(each.id, each.error, each.chord) for each in parents if each.state is State.FAILED]
+    settled.unblocked = release_children(connection, succeeded, now, wait=wait) if succeeded else 0
+    if failed:
+        fail_descendants(connection, failed, now, terms, wait=wait)
+    ends = (BadEnd(each.id, each.state, each.error, each.errbacks) for each in mine if each.errbacks)
+    aftermath.write(connection, ends, now, terms)
+    return settled
+
+
+#: What is told of runs, by how they ended: a system that stops or loses them isn't seen in Celery's signals.
+_TOLD = {Move.STOP: Change.STOPPED, Move.HEAL: Change.HEALED}
+
+
+def event_of(verdict: Verdict) -> WorkEvent:
+    """What is told of a run that ended like this."""
+    return WorkEvent(verdict.id, verdict.worker, verdict.state, verdict.stop_reason, verdict.node)
+
+
+def judged_by_present_options(
+    connection: Connection, verdicts: list[Verdict], rows: Mapping[str, Any]
+) -> list[Verdict]:
+    """The verdicts, those on works that were updated during the run judged again: its next run is the update's."""
+    updated = [each.id for each in verdicts if rows[each.id].generation != each.generation]
+    if not updated:
+        return verdicts
+    present: dict[str, Any] = {}
+    columns = (work.c.id, work.c.options, work.c.override_at, work.c.override_generation)
+    for ids in chunks(updated):
+        present |= {row.id: row for row in connection.execute(select(*columns).where(work.c.id.in_(ids)))}
+    return [_judged_again(each, rows[each.id].generation, present.get(each.id)) for each in verdicts]
+
+
+def _judged_again(verdict: Verdict, generation: int, row: Any) -> Verdict:
+    if row is None or verdict.again is None:
+        return verdict
+    return verdict.again(generation, json.loads(row.options), (row.override_at, row.override_generation))
+
+
+def _lock_own(connection: Connection, by_id: dict[str, Verdict], settled: Settled, *, wait: bool) -> dict[str, Own]:
+    """Lock the works whose run still owns them; sort the others into stale, held and finished by the run itself."""
+    owned: dict[str, Own] = {}
+    for ids in chunks(sorted(by_id)):
+        locked, others = look_at(connection, ids, wait=wait)
+        for each in ids:
+            row = locked.get(each) or others.get(each)
+            if row is None or row.token != by_id[each].token:
+                settled.stale.add(each)
+            elif row.state not in _RUN:
+                # Finished under this very token: the worker completed in a transaction of its own.
+                settled.accepted.add(each)
+            elif each in locked:
+                owned[each] = row
+            else:
+                settled.held.add(each)
+    return owned
+
+
+UNBLOCK = (
+    update(work)
+    .where(work.c.id == bindparam("key"), state_in(leaves(Move.UNBLOCK)))
+    .values(
+        state=int(reaches(Move.UNBLOCK)),
+        waits_for=None,
+        enqueued_at=bindparam("at"),
+        run_at=bindparam("next_run"),
+        due_at=bindparam("due"),
+        ready_lane=case((work.c.held.is_(None), bindparam("lane_now", type_=BigInteger)), else_=None),
+        version=work.c.version + 1,
+    )
+)
+_WAIT_ON = update(work).where(work.c.id == bindparam("key")).values(waits_for=bindparam("left"))
+
+
+def release_children(connection: Connection, parents: Sequence[str], now: int, *, wait: bool = False) -> int:
+    """Take succeeded `parents` off the counters of their children; returns how many children are ENQUEUED by that.
+
+    The children are locked first and then counted down: two parents that finish together can't both miss the last.
+    """
+    counts: Counter[str] = Counter()
+    for some in chunks(parents):
+        counted = select(edge.c.child, func.count()).where(edge.c.parent.in_(some)).group_by(edge.c.child)
+        counts.update(dict(connection.execute(counted).tuples().all()))
+    children = lock_works(connection, counts, wait=wait)
+    unblock, waiting = [], []
+    for child in children.values():
+        if child.state != State.BLOCKED:
+            continue
+        left = (child.waits_for or 0) - counts[child.id]
+        if left > 0:
+            waiting.append({"key": child.id, "left": left})
+        else:
+            unblock.append(unblocked_binds(child, now))
+    if waiting:
+        connection.execute(_WAIT_ON, waiting)
+    if unblock:
+        connection.execute(UNBLOCK, unblock)
+        note(connection, Change.UNBLOCKED, (unblocked_event(children[each["key"]]) for each in unblock))
+    return len(unblock)
+
+
+def unblocked_event(child: Any) -> WorkEvent:
+    """What is told of a work that waits for nothing any more."""
+    return WorkEvent(child.id, child.worker, reaches(Move.UNBLOCK))
+
+
+def unblocked_binds(child: Any, now: int) -> dict[str, Any]:
+    """The parameters that make a BLOCKED work ENQUEUED: its delay counts from now."""
+    delay = json.loads(child.options).get("initial_delay", 0)
+    ready = ready_columns(first_run_at(now, delay), child.lane, now)
+    return {
+        "key": child.id,
+        "at": now,
+        "next_run": ready["run_at"],
+        "due": ready["due_at"],
+        "lane_now": ready["ready_lane"],
+    }
+
+
+_INHERIT = (
+    update(work)
+    .where(work.c.id == bindparam("key"), state_in(leaves(Move.INHERIT_FAILURE)))
+    .values(
+        state=int(reaches(Move.INHERIT_FAILURE)),
+        stop_reason=int(StopReason.NOT_STOPPED),
+        output=EMPTY,
+        error=bindparam("why"),
+        finished_at=bindparam("at"),
+        prune_at=bindparam("prune"),
+        ready_lane=None,
+        held=None,
+        due_at=None,
+        expires_at=None,
+        waits_for=None,
+        node=None,
+        token=None,
+        version=work.c.version + 1,
+    )
+)
+
+
+def fail_descendants(
+    connection: Connection, roots: Sequence[Failed], now: int, terms: Terms, *, wait: bool = False
+) -> list[str]:
+    """All unfinished downstream of the failed `roots` becomes FAILED; cancelled works stay, and are walked through."""
+    ids = [root.id for root in roots]
+    rows = lock_descendants(connection, ids, wait=wait)
+    doomed = {row.id: row for row in rows.values() if not State(row.state).is_finished}
+    if not doomed:
+        return []
+    options = {each: json.loads(row.options) for each, row in rows.items()}
+    inherited = inherited_errors(roots, ways_down(connection, ids), options)
+    binds = [
+        {
+            "key": row.id,
+            "why": inherited[row.id].error,
+            "at": now,
+            "prune": prune_moment(now, row.enqueued_at, options[row.id], terms),
+        }
+        for row in doomed.values()
+    ]
+    connection.execute(_INHERIT, binds)
+    ends = (
+        bad_end(each, State.FAILED, inherited[each].error, options[each], by_itself=inherited[each].is_chord)
+        for each in doomed
+    )
+    aftermath.write(connection, ends, now, terms)
+    return list(doomed)
+
+
+def with_children(connection: Connection, ids: Sequence[str]) -> set[str]:
+    """Those of `ids` that have works depending on them."""
+    found: set[str] = set()
+    for some in chunks(ids):
+        parents = select(work.c.id).where(work.c.id.in_(some), work.c.has_children == 1)
+        found |= set(connection.execute(parents).scalars())
+    return found

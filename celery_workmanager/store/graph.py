@@ -1,0 +1,93 @@
+"""Walking and locking the graph of works."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, select
+
+from celery_workmanager.database import locking
+from celery_workmanager.store.deleting import chunks
+from celery_workmanager.tables import edge, work
+
+_LOCKED = (
+    work.c.id,
+    work.c.worker,
+    work.c.state,
+    work.c.token,
+    work.c.node,
+    work.c.lane,
+    work.c.waits_for,
+    work.c.options,
+    work.c.enqueued_at,
+)
+
+
+class HeldByOthers(Exception):
+    """Rows that another transaction holds: those who may not wait try again without them."""
+
+    def __init__(self, ids: set[str]) -> None:
+        super().__init__(ids)
+        self.ids = ids
+
+
+def children_of(connection: Connection, parents: Sequence[str]) -> dict[str, str]:
+    """The direct dependents of `parents`, each once, with one of its parents."""
+    found: dict[str, str] = {}
+    for some in chunks(parents):
+        below = select(edge.c.child, edge.c.parent).where(edge.c.parent.in_(some)).order_by(edge.c.child)
+        found |= dict(connection.execute(below).tuples().all())
+    return found
+
+
+def ways_down(connection: Connection, roots: Iterable[str]) -> dict[str, str]:
+    """All works downstream of `roots`, through works of every state, level by level, each with one of its parents."""
+    seen: dict[str, str] = {}
+    level = list(roots)
+    while level:
+        below = children_of(connection, level)
+        level = [child for child in below if child not in seen]
+        seen |= {child: below[child] for child in level}
+    return seen
+
+
+def descendants_of(connection: Connection, roots: Iterable[str]) -> list[str]:
+    """All works downstream of `roots`, through works of every state, level by level."""
+    return list(ways_down(connection, roots))
+
+
+def lock_descendants(connection: Connection, roots: Sequence[str], *, wait: bool) -> dict[str, Row[Any]]:
+    """Lock everything downstream of `roots`, whose own rows are locked already.
+
+    A new edge needs its parent's lock: what is locked gets no more children, what got some before is looked at again.
+    """
+    rows: dict[str, Row[Any]] = {}
+    seen: set[str] = set()
+    fresh = descendants_of(connection, roots)
+    while fresh:
+        rows |= lock_works(connection, fresh, wait=wait)
+        seen.update(fresh)
+        late = [child for child in children_of(connection, fresh) if child not in seen]
+        fresh = late + [child for child in descendants_of(connection, late) if child not in seen]
+    return rows
+
+
+def lock_works(connection: Connection, ids: Iterable[str], *, wait: bool) -> dict[str, Row[Any]]:
+    """Lock the rows of `ids` in id order. Without `wait`, rows that others hold raise HeldByOthers."""
+    wanted = sorted(set(ids))
+    found: dict[str, Row[Any]] = {}
+    for some in chunks(wanted):
+        statement = select(*_LOCKED).where(work.c.id.in_(some)).order_by(work.c.id)
+        found |= {row.id: row for row in connection.execute(locking(statement, connection, skip=not wait))}
+    if not wait and len(found) < len(wanted):
+        _refuse_held(connection, [each for each in wanted if each not in found])
+    return found
+
+
+def _refuse_held(connection: Connection, missing: Sequence[str]) -> None:
+    held: set[str] = set()
+    for some in chunks(missing):
+        held |= set(connection.execute(select(work.c.id).where(work.c.id.in_(some))).scalars())
+    if held:
+        raise HeldByOthers(held)

@@ -1,0 +1,239 @@
+"""Enqueue: names are locked, policies planned, works inserted, all in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, exists, insert, select, text, update
+
+from celery_workmanager.database import is_lock_timeout, locking
+from celery_workmanager.errors import DuplicateWorkId, UniqueNameBusy
+from celery_workmanager.events import Change, WorkEvent
+from celery_workmanager.news import note
+from celery_workmanager.planning import Insertion, Member, NamePlan, NewWork, Step, plan_insertion, plan_name
+from celery_workmanager.requests import WorkRequest
+from celery_workmanager.store.cancelling import cancel_with_descendants
+from celery_workmanager.store.deleting import chunks, delete_works
+from celery_workmanager.store.graph import lock_works
+from celery_workmanager.store.marks import LABELS_ARE_PAUSED, bring_in_line, held_by
+from celery_workmanager.store.rows import new_row
+from celery_workmanager.store.updating import update_work
+from celery_workmanager.store.upserts import insert_or_ignore, upsert
+from celery_workmanager.tables import edge, member, name, tag, work
+from celery_workmanager.terms import Terms
+from celery_workmanager.work import State
+
+_MARK_PARENT = update(work).where(work.c.id == bindparam("parent")).values(has_children=1)
+_MEMBERS = (
+    select(work.c.id, work.c.state, work.c.period_at, (~exists().where(edge.c.parent == work.c.id)).label("is_leaf"))
+    .join(member, member.c.work == work.c.id)
+    .where(member.c.name == bindparam("unique_name"))
+    .order_by(work.c.id)
+)
+
+
+def enqueue(
+    connection: Connection,
+    steps: Sequence[Step],
+    queue_of: Callable[[WorkRequest], str],
+    now: int,
+    terms: Terms,
+    *,
+    name_wait: float,
+    is_ours: bool,
+    look_for_ids: bool,
+) -> Insertion:
+    """Plan and store `steps`. `look_for_ids`: ask first which ids exist (else a known id raises IntegrityError)."""
+    first = {step.name: step for step in steps if step.is_first and step.name is not None}
+    plans, known = _plan_names(connection, first, now, terms, name_wait, is_ours=is_ours)
+    if look_for_ids:
+        known |= _existing(connection, steps)
+    known |= _stored_before(connection, steps)
+    insertion = plan_insertion(steps, plans, known)
+    insert_works(connection, insertion, queue_of, now, terms)
+    for work_id, request in insertion.updated:
+        update_work(connection, request, queue_of(request), now, terms, work_id=work_id)
+    return insertion
+
+
+def _plan_names(
+    connection: Connection,
+    first: dict[str, Step],
+    now: int,
+    terms: Terms,
+    name_wait: float,
+    *,
+    is_ours: bool,
+) -> tuple[dict[str, NamePlan], dict[str, State]]:
+    plans: dict[str, NamePlan] = {}
+    known: dict[str, State] = {}
+    if not first:
+        return plans, known
+    names = sorted(first)
+    with _bounded_wait(connection, names, name_wait, is_ours=is_ours):
+        connection.execute(upsert(name, connection, "name"), [{"name": each} for each in names])
+        for each in names:
+            members = _members(connection, each)
+            plan = plan_name(first[each].policy, members)
+            if plan.delete:
+                cancel_with_descendants(connection, plan.delete, now, terms, only_unfinished_roots=True)
+                delete_works(connection, plan.delete)
+            known |= {found.id: found.state for found in members if found.id in plan.parents}
+            plans[each] = plan
+    return plans, known
+
+
+def _members(connection: Connection, unique_name: str) -> list[Member]:
+    rows = connection.execute(locking(_MEMBERS, connection, of=work), {"unique_name": unique_name})
+    return [Member(row.id, State(row.state), bool(row.is_leaf), row.period_at is not None) for row in rows]
+
+
+@contextmanager
+def _bounded_wait(connection: Connection, names: list[str], wait: float, *, is_ours: bool) -> Iterator[None]:
+    """Wait at most `wait` seconds for names that others hold; then UniqueNameBusy, and nothing is written."""
+    is_postgresql = connection.dialect.name == "postgresql"
+    try:
+        if not is_postgresql:
+            yield
+            return
+        if is_ours:
+            _set_lock_timeout(connection, f"{round(wait * 1000)}ms")
+            yield
+            return
+        before = connection.execute(text("SELECT current_setting('lock_timeout')")).scalar_one()
+        # A savepoint, so that giving up does not spoil the caller's transaction.
+        with connection.begin_nested():
+            _set_lock_timeout(connection, f"{round(wait * 1000)}ms")
+            yield
+            _set_lock_timeout(connection, before)
+    except Exception as error:
+        if is_lock_timeout(error):
+            raise UniqueNameBusy(", ".join(names), wait) from error
+        raise
+
+
+def _set_lock_timeout(connection: Connection, value: str) -> None:
+    connection.execute(text("SELECT set_config('lock_timeout', :value, true)"), {"value": value})
+
+
+def _existing(connection: Connection, steps: Sequence[Step]) -> dict[str, State]:
+    """The states of works that exist; those that get children now are locked, so that their states stay true."""
+    workers = {request.id: request.worker_name for step in steps for request in step.requests}
+    parents = {parent for step in steps for parent in step.parents}
+    found: dict[str, State] = {}
+    for ids, is_parent in ((workers.keys() & parents, True), (workers.keys() - parents, False)):
+        for some in chunks(sorted(ids)):
+            rows = select(work.c.id, work.c.worker, work.c.state).where(work.c.id.in_(some)).order_by(work.c.id)
+            for row in connection.execute(locking(rows, connection) if is_parent else rows):
+                if row.worker != workers[row.id]:
+                    raise DuplicateWorkId(row.id)
+                found[row.id] = State(row.state)
+    return found
+
+
+def _stored_before(connection: Connection, steps: Sequence[Step]) -> dict[str, State]:
+    """The states of prerequisites that an earlier enqueue of the same chain has stored, locked as they get children."""
+    own = {request.id for step in steps for request in step.requests}
+    earlier = {parent for step in steps for parent in step.parents} - own
+    rows = lock_works(connection, earlier, wait=True) if earlier else {}
+    return {each: State(row.state) for each, row in rows.items()}
+
+
+def insert_works(
+    connection: Connection,
+    insertion: Insertion,
+    queue_of: Callable[[WorkRequest], str],
+    now: int,
+    terms: Terms,
+) -> None:
+    """Insert what was planned; existing works that get children are locked already."""
+    works = insertion.works
+    has_child = {parent for new in works for parent in new.parents}
+    rows = [_row(new, queue_of(new.request), now, terms) for new in works]
+    for row in rows:
+        row["has_children"] = int(row["id"] in has_child)
+    labelled = [(new.request, new.name) for new in works] + list(insertion.existing)
+    # Labels come first: see `store.marks`.
+    has_labels = _label(connection, labelled)
+    may_be_held = _insert_rows(connection, rows, has_labels=has_labels)
+    edges = [entry for new in works for entry in _edges(new)]
+    if edges:
+        connection.execute(insert(edge), edges)
+    if may_be_held and (held := _held(connection, labelled)):
+        bring_in_line(connection, sorted(held))
+    _mark_parents(connection, insertion)
+    for state, change in _TOLD.items():
+        note(connection, change, (new_event(new.request, state) for new in works if new.state is state))
+
+
+_INSERT = insert(work)
+#: Sees the marks of whoever was committed before it, and so before the labels that were written earlier were seen.
+_INSERT_AND_ASK = _INSERT.returning(LABELS_ARE_PAUSED)
+_ASK = select(LABELS_ARE_PAUSED)
+
+
+def _insert_rows(connection: Connection, rows: Sequence[dict[str, Any]], *, has_labels: bool) -> bool:
+    """Insert works; returns whether some of them may be held, now that their labels are written."""
+    if has_labels and len(rows) == 1:
+        return bool(connection.execute(_INSERT_AND_ASK, rows).scalar_one())
+    periodic = [row for row in rows if "period_at" in row]
+    # One statement needs the same columns of all its rows.
+    for some in ([row for row in rows if "period_at" not in row] if periodic else rows, periodic):
+        if some:
+            connection.execute(_INSERT, some)
+    return has_labels and bool(connection.execute(_ASK).scalar_one())
+
+
+#: What is told of a new work, by the state it begins in.
+_TOLD = {State.ENQUEUED: Change.ENQUEUED, State.BLOCKED: Change.BLOCKED, State.CANCELLED: Change.CANCELLED}
+
+
+def new_event(request: WorkRequest, state: State) -> WorkEvent:
+    """What is told of a new work."""
+    return WorkEvent(request.id, request.worker_name, state, request=request)
+
+
+def _row(new: NewWork, queue: str, now: int, terms: Terms) -> dict[str, Any]:
+    return new_row(
+        new.request, queue, new.state, now, terms, waits_for=new.unfinished_parents, has_parents=bool(new.parents)
+    )
+
+
+def _edges(new: NewWork) -> list[dict[str, Any]]:
+    return [
+        {"parent": parent, "child": new.request.id, "position": position}
+        for position, parent in enumerate(dict.fromkeys(new.parents))
+    ]
+
+
+def _label(connection: Connection, labelled: Sequence[tuple[WorkRequest, str | None]]) -> bool:
+    """Write tags and memberships; returns whether there are any."""
+    # The worker's name is a tag of every work without a row of its own: queries look at the worker column for it.
+    tags = [
+        {"work": request.id, "tag": label}
+        for request, _ in labelled
+        for label in sorted(request.tags - {request.worker_name})
+    ]
+    members = [{"name": unique, "work": request.id} for request, unique in labelled if unique is not None]
+    if tags:
+        connection.execute(insert_or_ignore(tag, connection), tags)
+    if members:
+        connection.execute(insert_or_ignore(member, connection), members)
+    return bool(tags or members)
+
+
+def _held(connection: Connection, labelled: Sequence[tuple[WorkRequest, str | None]]) -> set[str]:
+    """Those of the works that are paused by a tag of their own or their unique name."""
+    tags = {request.id: own for request, _ in labelled if (own := request.tags - {request.worker_name})}
+    names = {request.id: (unique,) for request, unique in labelled if unique is not None}
+    return held_by(connection, tags, names) if tags or names else set()
+
+
+def _mark_parents(connection: Connection, insertion: Insertion) -> None:
+    """Tell existing parents that they have children now; their rows have been locked since their states were read."""
+    new = {each.request.id for each in insertion.works}
+    parents = sorted({parent for each in insertion.works for parent in each.parents} - new)
+    if parents:
+        connection.execute(_MARK_PARENT, [{"parent": parent} for parent in parents])

@@ -1,0 +1,37 @@
+"""What the end of a run reads of its work: whether the run still owns it, and what follows from that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Select, select
+
+from celery_workmanager.database import locking
+from celery_workmanager.tables import work
+
+
+class Own(NamedTuple):
+    """A work whose run ends. A tuple of our own: rows of SQLAlchemy's are slow to ask by name, and all are asked."""
+
+    id: str
+    token: int | None
+    state: int
+    generation: int
+    has_children: int
+    held: int | None
+
+
+_OWN = select(work.c.id, work.c.token, work.c.state, work.c.generation, work.c.has_children, work.c.held)
+
+
+def look_at(connection: Connection, ids: Sequence[str], *, wait: bool) -> tuple[dict[str, Own], dict[str, Own]]:
+    """The works with `ids`: those that are locked now, and those that others hold (to `wait` for locks: none)."""
+    lookup = _OWN.where(work.c.id.in_(ids)).order_by(work.c.id)
+    locked = _by_id(connection, locking(lookup, connection, skip=not wait))
+    missing = [each for each in ids if each not in locked]
+    return locked, _by_id(connection, _OWN.where(work.c.id.in_(missing))) if missing else {}
+
+
+def _by_id(connection: Connection, lookup: Select[Any]) -> dict[str, Own]:
+    return {row[0]: Own(*row) for row in connection.execute(lookup)}

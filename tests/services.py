@@ -1,0 +1,160 @@
+"""The servers that tests talk to: where they are, whether they answer, and one Redis that a test may kill.
+
+`python -m tests.services postgresql` exits 0 when that service answers.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from kombu.connection import Connection as BrokerConnection
+from sqlalchemy import create_engine, make_url, text
+
+
+def _of_this_process(url: str) -> str:
+    """A Redis database for each process of a parallel run (pytest -n): the following numbers."""
+    base, _, number = url.rpartition("/")
+    return f"{base}/{int(number) + int(os.environ.get('PYTEST_XDIST_WORKER', 'gw0').removeprefix('gw'))}"
+
+
+POSTGRESQL_URL = os.environ.get("WORKMANAGER_TEST_POSTGRESQL_URL", "postgresql+psycopg://postgres@127.0.0.1:5432/test")
+REDIS_URL = _of_this_process(os.environ.get("WORKMANAGER_TEST_REDIS_URL", "redis://127.0.0.1:6379/9"))
+RABBITMQ_URL = os.environ.get("WORKMANAGER_TEST_RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//")
+REQUIRED = os.environ.get("WORKMANAGER_TEST_REQUIRE_SERVICES", "") not in ("", "0")
+
+#: What `make test` says it ran without: the service, and why.
+absent: dict[str, str] = {}
+
+
+def administer(*statements: str, url: str = POSTGRESQL_URL) -> None:
+    """Run statements outside a transaction, as CREATE DATABASE has to be."""
+    engine = create_engine(url, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": 5})
+    try:
+        with engine.connect() as connection:
+            for statement in statements:
+                connection.execute(text(statement))
+    finally:
+        engine.dispose()
+
+
+def _answer_postgresql() -> None:
+    administer("SELECT 1")
+
+
+def _answer_broker(url: str) -> None:
+    with BrokerConnection(url, connect_timeout=5) as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=5)
+
+
+def _answer_redis_server() -> None:
+    if shutil.which("redis-server") is None:
+        raise FileNotFoundError("no redis-server on the PATH")
+
+
+_QUESTIONS = {
+    "postgresql": _answer_postgresql,
+    "redis": lambda: _answer_broker(REDIS_URL),
+    "rabbitmq": lambda: _answer_broker(RABBITMQ_URL),
+    "redis-server": _answer_redis_server,
+}
+
+
+@cache
+def why_not(service: str) -> str | None:
+    """Why the service can't be used, in one line; None when it answers."""
+    try:
+        _QUESTIONS[service]()
+    except Exception as error:  # noqa: BLE001  (whatever its client raises, the service isn't there)
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return None
+
+
+def make_database(name: str) -> str:
+    """Create an empty PostgreSQL database and return its URL."""
+    drop_database(name)
+    administer(f'CREATE DATABASE "{name}"')
+    return make_url(POSTGRESQL_URL).set(database=name).render_as_string(hide_password=False)
+
+
+def drop_database(name: str) -> None:
+    """Drop the database, whoever is still connected to it."""
+    administer(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+def empty_database(url: str) -> None:
+    """Drop every table of a test's database, throwing out whoever still holds one."""
+    administer(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        "DROP SCHEMA public CASCADE",
+        "CREATE SCHEMA public",
+        url=url,
+    )
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    """Whether something on this machine accepts connections there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@dataclass
+class RedisServer:
+    """A Redis of a test's own on a free port, which keeps nothing on disk and may be killed."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """The broker URL, the same after every start."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def log(self) -> Path:
+        """What it has to say."""
+        return self.folder / "redis.log"
+
+    def start(self) -> None:
+        """Start it (empty) and return once it answers."""
+        if self._process is not None:
+            return
+        where = f"--bind 127.0.0.1 --port {self.port} --appendonly no".split()
+        files = ["--save", "", "--dir", str(self.folder), "--logfile", str(self.log)]
+        self._process = subprocess.Popen(["redis-server", *where, *files], stdin=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while not listens(self.port):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"expected a redis-server on port {self.port}, see {self.log}")
+            time.sleep(0.01)
+
+    def stop(self, how: signal.Signals = signal.SIGKILL) -> None:
+        """End it, at once unless told otherwise; whatever it held is gone."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(timeout=10)
+            self._process = None
+
+
+if __name__ == "__main__":
+    reasons = {service: why_not(service) for service in sys.argv[1:]}
+    for name, reason in reasons.items():
+        print(f"{name}: {reason or 'answers'}")
+    sys.exit(any(reasons.values()))

@@ -1,0 +1,67 @@
+"""A store full of works that have nothing to do costs nodes nothing: no everyday statement reads a whole table."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from celery_workmanager.store import Store
+from tests.store import query_plans
+from tests.store.query_plans import DUTIES, Planned
+from tests.stores import job, make_store, put
+
+ROWS = 100_000
+DOCUMENT = Path(__file__).parents[2] / "docs" / "query-plans.md"
+
+
+def check(plans: dict[str, list[Planned]]) -> None:
+    assert plans.keys() == DUTIES.keys()
+    whole = [
+        f"{name}: {each.statement}\n{each.plan}" for name in plans for each in plans[name] if each.reads_a_whole_table
+    ]
+    assert whole == [], "\n\n".join(whole)
+    for name, planned in plans.items():
+        index = DUTIES[name][0]
+        used = "\n\n".join(each.plan for each in planned)
+        found = f"workmanager_{index}" in used or (index == "pkey" and ("_pkey" in used or "sqlite_autoindex" in used))
+        assert found, f"{name}: expected {index} to be used, got:\n{used}"
+
+
+@pytest.mark.parametrize("generic", [False, True])
+def test_no_everyday_statement_reads_a_whole_table_of_a_server(server: Store, generic: bool):
+    query_plans.fill(server, ROWS)
+    check(query_plans.plans(server, generic=generic))
+
+
+def test_no_everyday_statement_reads_a_whole_table_of_a_file(tmp_path: Path):
+    store = make_store(f"sqlite:///{tmp_path / 'store.sqlite3'}")
+    store.open()
+    query_plans.fill(store, ROWS)
+    check(query_plans.plans(store))
+    store.close()
+
+
+def test_a_claim_reads_what_it_takes_when_statistics_are_from_a_time_when_nothing_was_ready(server: Store):
+    """As when many works become due at once, some time after the last look at the table."""
+    put(server, *(job(f"later-{n:04}", initial_delay=60) for n in range(2000)))
+    with server.database.plain() as connection:
+        connection.execute(text("VACUUM ANALYZE"))
+    put(server, *(job(f"now-{n:04}") for n in range(2000)))
+    seen = server.look()
+    with query_plans.recorded(server) as statements:
+        server.look()
+        server.claim(seen.lanes, "node", 1, 16, stamp=seen.stamp)
+        server.next_moment()
+    with server.database.plain(relaxed=True) as connection:
+        for statement, parameters in statements:
+            rows = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, COSTS OFF) {statement}", parameters).scalars()
+            most = max(int(found) for row in rows for found in re.findall(r"actual time=\S+ rows=(\d+)", row))
+            assert most <= 16, statement
+
+
+def test_the_document_speaks_of_every_duty():
+    written = DOCUMENT.read_text()
+    assert [f"### {name.capitalize()}" in written for name in DUTIES] == [True] * len(DUTIES)

@@ -1,0 +1,65 @@
+"""Random walks over the real store and the reference model, side by side; the invariants are checked after each step.
+
+`WORKMANAGER_SOAK=20` walks twenty times as often and further.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from celery_workmanager import OneTimeWorkRequest, schema
+from celery_workmanager.clock import HeldClock
+from celery_workmanager.database import Database
+from celery_workmanager.planning import Step
+from celery_workmanager.settings import Settings
+from celery_workmanager.store import Store
+from celery_workmanager.terms import Terms
+from tests.story.walk import MAX_INTERRUPTIONS, RETENTION, START, StoreAndModel
+
+SOAK = int(os.environ.get("WORKMANAGER_SOAK", "0"))
+
+
+def new_store(url: str) -> Store:
+    database = Database(url, lock_wait=0.5)
+    schema.migrate(database)
+    terms = Terms.of(Settings(retention=RETENTION, max_interruptions=MAX_INTERRUPTIONS))
+    return Store(database, HeldClock(START), terms, name_wait=5.0)
+
+
+@pytest.mark.timeout(0 if SOAK else 180)
+def test_store_and_model_agree_on_every_walk(store_url):
+    """Enqueues, runs, crashes, cancels and time in any order leave the store as the words say."""
+    store = new_store(store_url)
+    walks = settings(
+        max_examples=(50 if store.database.is_sqlite else 15) * max(1, SOAK),
+        stateful_step_count=100 if SOAK else 40,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+    )
+    try:
+        run_state_machine_as_test(partial(StoreAndModel, store), settings=walks)  # type: ignore[arg-type]  # it only calls it
+    finally:
+        store.close()
+
+
+def test_keep_swallows_what_follows_a_work_that_exists_already(store_url):
+    """Whether or not the kept step's id is known, and whether or not another id of the call is."""
+    store = new_store(store_url)
+
+    def enqueue(*heads):
+        steps = [Step((OneTimeWorkRequest("w.a", id=each),), parents, name) for each, parents, name in heads]
+        return list(store.enqueue(steps, lambda _: "q").skipped)
+
+    try:
+        enqueue(("known", (), "name"), ("other", (), None))
+        assert enqueue(("known", (), "name"), ("child", ("known",), "name")) == ["known", "child"]
+        chain = ("known", (), "name"), ("child", ("known",), "name"), ("other", (), None)
+        assert enqueue(*chain) == ["known", "child", "other"]
+    finally:
+        store.close()
