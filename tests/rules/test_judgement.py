@@ -59,6 +59,7 @@ def test_androids_order_decides_which_reason_comes_first():
         memory_free_percent=1.5,
         idle=False,
         network=NetworkType.METERED,
+        validated=False,
         labels={"gpu": "h100"},
         reachable={DB: False},
         custom={"maintenance:night": False},
@@ -76,12 +77,12 @@ def test_androids_order_decides_which_reason_comes_first():
         (f"reachable {DB}", StopReason.DEVICE_STATE),
         ("custom maintenance:night", StopReason.DEVICE_STATE),
     ]
+    unmetered = "a connection that is not metered"
     assert [each.text.removesuffix(" (declared)") for each in found] == [
         "the node is charging: expected a power supply, the node read none",
         "the battery is not low: expected more than 15 %, the node read 12 %",
         "storage is not low: expected at least 5 % free, the node read 3 %",
-        "the network is unmetered: expected a connection that is not metered, the node read a connection, validated, "
-        "metered",
+        f"the network is unmetered: expected {unmetered}, the node read a connection, not validated, metered",
         "the node is idle: expected it to be idle, the node read that it is busy",
         "memory is not low: expected at least 10 % available, the node read 1.5 %",
         "the node has labels gpu=a100: expected gpu=a100, the node read gpu=h100",
