@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         RunInfo,
         RunOutcome,
         State,
+        StopInfo,
         StopReason,
         WorkError,
         WorkInfo,
@@ -59,6 +60,7 @@ __all__ = [
     "RunInfo",
     "RunOutcome",
     "State",
+    "StopInfo",
     "StopReason",
     "UpdateResult",
     "WorkContinuation",
@@ -92,7 +94,7 @@ _ROOMS = {
     ),
     "query": ("WorkQuery",),
     "requests": ("OneTimeWorkRequest",),
-    "work": ("PeriodicityInfo", "Result", "RunInfo", "RunOutcome", "State", "StopReason", "WorkError", "WorkInfo"),
+    "work": ("PeriodicityInfo", "Result", "RunInfo", "RunOutcome", "State", "StopInfo", "StopReason", "WorkError", "WorkInfo"),
     "worker": ("Worker",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}

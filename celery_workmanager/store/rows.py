@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from celery_workmanager.errors import InvalidRequest
-from celery_workmanager.lanes import lane_of
+from celery_workmanager.lanes import lane_with
 from celery_workmanager.lifecycle import FINISHED
 from celery_workmanager.mergers import OverwritingInputMerger, merger_path
 from celery_workmanager.periodic import PeriodicWorkRequest
@@ -67,7 +67,7 @@ def spec_columns(request: WorkRequest, queue: str, now: int, terms: Terms) -> di
     return {
         "worker": request.worker_name,
         "queue": queue,
-        "lane": lane_of(queue, request.worker_name),
+        "lane": lane_with(queue, request.worker_name, options),
         "urgency": urgency_of(request),
         "expires_at": expires_at,
         "options": json.dumps(options) if options else EMPTY,
