@@ -223,7 +223,9 @@ class Dispatcher:
 
     def _others(self, seen: Look) -> dict[int, str]:
         """The lanes of works with constraints that this node may claim from now."""
-        return {number: lane.worker for number, lane in seen.kinds.items() if not lane.mark and self._offer.covers(lane)}
+        return {
+            number: lane.worker for number, lane in seen.kinds.items() if not lane.mark and self._offer.covers(lane)
+        }
 
     def take(self, claims: Sequence[Claim]) -> None:
         """Hand claims of this node over to the engine."""

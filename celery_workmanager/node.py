@@ -43,15 +43,14 @@ class Node:
         *,
         name: str,
         lanes: Callable[[], Mapping[int, str]],
-        sensors: Sensors,
         facts: Callable[[], Mapping[str, Any]],
         bucket_of: BucketOf | None = None,
     ) -> None:
         self._store = store
         self._settings = settings
         self._outage = Outage()
-        self._sensors = sensors
-        self._offer = Offer(lanes, clock, sensors.readings, sensors.watch)
+        self._sensors = Sensors(settings, clock.now, self._on_change)
+        self._offer = Offer(lanes, clock, self._sensors.readings, self._sensors.watch)
         self.dispatcher = Dispatcher(
             store,
             engine,
@@ -68,7 +67,7 @@ class Node:
             name,
             length=settings.lease,
             stop_grace=settings.stop_grace,
-            facts=lambda: {**facts(), "readings": sensors.readings().to_json()},
+            facts=lambda: {**facts(), "readings": self._sensors.readings().to_json()},
             outage=self._outage,
         )
         self.upkeep = Upkeep(store, clock, settings)
@@ -82,7 +81,7 @@ class Node:
     def start(self) -> None:
         """Start to claim. The store may be away: it is tried again until it is there."""
         self.dispatcher.start()
-        self._sensors.start(self._on_change)
+        self._sensors.start()
         self._threads = [
             threading.Thread(target=self._dispatch, name="workmanager-dispatcher", daemon=True),
             threading.Thread(target=self._keep_lease, name="workmanager-lease", daemon=True),

@@ -60,7 +60,11 @@ def pass_deadlines(connection: Connection, now: int, limit: int = CHUNK) -> int:
     rows = connection.execute(locking(due, connection, skip=True)).all()
     if rows:
         overdue = [
-            {"key": row.id, "at": now, "free": lane_with(row.queue, row.worker, json.loads(row.options), is_overdue=True)}
+            {
+                "key": row.id,
+                "at": now,
+                "free": lane_with(row.queue, row.worker, json.loads(row.options), is_overdue=True),
+            }
             for row in rows
         ]
         connection.execute(_OVERDUE, overdue)
