@@ -25,8 +25,7 @@ class KitNode(Offer):
         self.met: set[str] = set()
 
     def set(self, **words: Any) -> None:
-        """Declare what the node reads from now on: ``charging=False``, ``battery_percent=12``, ``network=…``,
-        ``storage_free_percent=3``, ``labels={"gpu": "a100"}``, ``unknown=["power"]`` … (see `Readings.of`).
+        """Declare what the node reads from now on, in the words of `declared`: ``charging=False``, ``battery_percent=12``.
 
         Runs that lose a constraint by it are stopped, also the one that calls this. Raises InvalidRequest.
         """
@@ -39,6 +38,7 @@ class KitNode(Offer):
 
     def serves(self, lane: Lane) -> bool:
         """Every lane."""
+        del lane
         return True
 
     def lost(self, claim: Claim) -> Unmet | None:
