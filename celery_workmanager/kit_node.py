@@ -1,4 +1,4 @@
-"""What the testing kit's node reads and offers: every queue, every worker, and every constraint until a test says less."""
+"""The node of the testing kit: it offers every queue, every worker, and every constraint until a test says less."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from celery_workmanager.readings import Readings
 
 
 class KitNode(Offer):
-    """The node of a kit. What `set` hasn't declared is met, whatever is asked for; hours are those of the kit's clock."""
+    """What the kit's node offers. What `set` hasn't declared is met; hours are those of the kit's clock."""
 
     def __init__(self, clock: HeldClock, on_change: Callable[[], None]) -> None:
         super().__init__(dict, clock, lambda: self.readings)
@@ -25,7 +25,7 @@ class KitNode(Offer):
         self.met: set[str] = set()
 
     def set(self, **words: Any) -> None:
-        """Declare what the node reads from now on, in the words of `declared`: ``charging=False``, ``battery_percent=12``.
+        """Declare what the node reads from now on, in the words of `declared`: ``charging=False, battery_percent=12``.
 
         Runs that lose a constraint by it are stopped, also the one that calls this. Raises InvalidRequest.
         """
