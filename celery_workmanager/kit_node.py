@@ -15,7 +15,7 @@ from celery_workmanager.outcome import Claim
 from celery_workmanager.readings import Readings
 
 #: What is read until a test says less.
-_FINE = {
+_FINE: dict[str, Any] = {
     "charging": True, "battery_percent": 100, "network": "UNMETERED", "roaming": False, "storage_free_percent": 100,
     "memory_free_percent": 100, "load": 0, "idle": True,
 }  # fmt: skip
@@ -29,7 +29,7 @@ class KitNode(Offer):
         self._on_change = on_change
         #: The sensors that are declared; of others everything is met.
         self._declared: set[str] = set()
-        self.reset()
+        self.readings = self._fine()
         #: Works that run whatever the node reads, until their next run has ended.
         self.met: set[str] = set()
 
@@ -45,7 +45,10 @@ class KitNode(Offer):
     def reset(self) -> None:
         """Declare nothing: every constraint is met again."""
         self._declared.clear()
-        self.readings = Readings.of(self._clock.now(), **_FINE)
+        self.readings = self._fine()
+
+    def _fine(self) -> Readings:
+        return Readings.of(self._clock.now(), **_FINE)
 
     def serves(self, lane: Lane) -> bool:
         """Every lane."""

@@ -60,8 +60,8 @@ class LabelRule:
 @lru_cache(maxsize=1024)
 def parse_label_rule(text: str) -> LabelRule:
     """The rule that `text` says. Raises InvalidRequest."""
-    found = _RULE.fullmatch(text.strip()) if isinstance(text, str) else None
-    if found is None or (found["absent"] and found["operator"]):
+    found = _RULE.fullmatch(str(text).strip())
+    if not isinstance(text, str) or found is None or (found["absent"] and found["operator"]):
         raise InvalidRequest("node label", _EXPECTED, text)
     operator = found["operator"] or ("absent" if found["absent"] else "exists")
     values = tuple(sorted({each.strip() for each in (found["values"] or "").split(",") if each.strip()}))

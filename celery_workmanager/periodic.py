@@ -155,3 +155,9 @@ class PeriodicWorkRequest(WorkRequest):
         moment = None if at is None else check_moment("next_schedule_time_override", at)
         _set(self, "next_schedule_time_override", moment)
         _set(self, "clear_next_schedule_time_override", clear)
+
+
+def _no_moment(deadline: Any) -> Any:
+    if isinstance(deadline, datetime):
+        raise InvalidRequest("deadline", "a duration: that of periodic work counts from each run's moment", deadline)
+    return deadline
