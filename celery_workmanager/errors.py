@@ -46,6 +46,10 @@ class InvalidRequest(WorkManagerError, ValueError):
         self.args = (sentence,)
 
 
+class ConstraintsWarning(UserWarning):
+    """Constraints that can hardly be met, or contradict each other."""
+
+
 class DataNotStorable(InvalidRequest, TypeError):
     """A value that isn't JSON; ``path`` says where it stands, ``why`` what is wrong if its type is right."""
 
@@ -136,6 +140,14 @@ class InvalidSetting(ConfigurationError):
     def __init__(self, name: str, expected: str, got: object) -> None:
         self.name, self.expected, self.got = name, expected, _short.repr(got)
         super().__init__(f"expected setting {name} to be {expected}, got: {self.got}")
+
+
+class UnknownConstraint(ConfigurationError, LookupError):
+    """No custom constraint of that name is known to this node."""
+
+    def __init__(self, name: str, known: Iterable[str] = ()) -> None:
+        self.name = name
+        super().__init__(f"expected a known custom constraint, got: {name!r}{_did_you_mean(name, known)}")
 
 
 class AlreadyInitialized(WorkManagerError, RuntimeError):

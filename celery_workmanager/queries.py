@@ -10,15 +10,26 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 
+from celery_workmanager.constraints import Constraints
 from celery_workmanager.data import Data
 from celery_workmanager.errors import WorkNotFound
+from celery_workmanager.limits import Limit, Rate
 from celery_workmanager.outcome import Standing
 from celery_workmanager.pauses import LanePauses, PauseInfo, PauseKind, PausePhase
 from celery_workmanager.periods import Periodicity, described, upcoming
 from celery_workmanager.query import WorkQuery
-from celery_workmanager.tables import IN_FORCE, OF_LANES, edge, fact, member, node, pause, run, tag, work
+from celery_workmanager.tables import IN_FORCE, OF_LANES, edge, fact, member, node, pause, run, stop, tag, work
 from celery_workmanager.timing import as_datetime, as_timedelta
-from celery_workmanager.work import PeriodicityInfo, RunInfo, RunOutcome, State, StopReason, WorkError, WorkInfo
+from celery_workmanager.work import (
+    PeriodicityInfo,
+    RunInfo,
+    RunOutcome,
+    State,
+    StopInfo,
+    StopReason,
+    WorkError,
+    WorkInfo,
+)
 
 CHUNK = 500
 LAST_CANCEL_ALL = "last_cancel_all_time"
@@ -156,7 +167,25 @@ def _info(row: Any, tags: list[str], names: list[str], parents: list[str], pause
         periodicity_info=None if period is None else _periodicity(period),
         period_count=row.period_count,
         next_schedule_time_override=as_datetime(row.override_at),
+        **_conditions(options),
     )
+
+
+def _conditions(options: dict[str, Any]) -> dict[str, Any]:
+    """What `store.rows` wrote of a request's constraints, deadline and limits."""
+    found: dict[str, Any] = {}
+    if "constraints" in options:
+        found["constraints"] = Constraints.from_json(options["constraints"])
+    if "deadline" in options:
+        found["deadline"] = as_datetime(options["deadline"])
+    if "deadline_after" in options:
+        found["deadline"] = as_timedelta(options["deadline_after"])
+    if "concurrency" in options:
+        found["concurrency"] = Limit(*options["concurrency"])
+    if "rate" in options:
+        key, n, per = options["rate"]
+        found["rate"] = Rate(key, n, as_timedelta(per))
+    return found
 
 
 def _periodicity(period: Periodicity) -> PeriodicityInfo:
@@ -186,6 +215,22 @@ def runs(connection: Connection, work_id: str) -> list[RunInfo]:
             stop_reason=StopReason(row.stop_reason),
             output_data=shown_output(row.output),
             error=WorkError.from_json(row.error) if row.error else None,
+        )
+        for row in found
+    ]
+
+
+def stops(connection: Connection, work_id: str) -> list[StopInfo]:
+    """The stops that are kept of a work's runs, the newest first."""
+    found = connection.execute(select(stop).where(stop.c.work == work_id).order_by(stop.c.number.desc()))
+    return [
+        StopInfo(
+            number=row.number,
+            reason=StopReason(row.reason),
+            stopped_at=as_datetime(row.at),
+            started_at=as_datetime(row.started_at),
+            node=row.node,
+            run_attempt_count=row.run_attempt_count,
         )
         for row in found
     ]

@@ -10,8 +10,10 @@ from enum import Enum, IntEnum
 from typing import Any
 
 from celery_workmanager.checks import ZERO, Duration, check_duration
+from celery_workmanager.constraints import Constraints
 from celery_workmanager.data import Data
 from celery_workmanager.jsontypes import JSON
+from celery_workmanager.limits import Limit, Rate
 from celery_workmanager.policies import CatchUp
 
 #: A message is kept from its start, a traceback from its end (in characters).
@@ -223,6 +225,26 @@ class RunInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StopInfo:
+    """A run that was stopped before its end."""
+
+    #: 1 for the first stop of the work.
+    number: int
+    reason: StopReason
+    stopped_at: datetime
+    #: None: not known, the run was lost before its start was written.
+    started_at: datetime | None
+    #: The incarnation of the node that had it.
+    node: str | None
+    #: Which attempt it was: 1 for the first. Under the default profile a stopped attempt isn't spent.
+    run_attempt_count: int
+
+    def to_dict(self) -> dict[str, JSON]:
+        """Return it in JSON types."""
+        return {name: _jsonable(getattr(self, name)) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkInfo:
     """What is known of a work at one moment (WorkManager semantics: WorkInfo, and more)."""
 
@@ -237,6 +259,7 @@ class WorkInfo:
     run_attempt_count: int = 0
     #: Updates applied so far.
     generation: int = 0
+    constraints: Constraints = Constraints.NONE
     initial_delay: timedelta = ZERO
     #: The earliest moment of the next run; only of ENQUEUED works.
     next_schedule_time: datetime | None = None
@@ -271,6 +294,10 @@ class WorkInfo:
     next_schedule_time_override: datetime | None = None
     #: Whether a pause of its queue, a tag or a unique name keeps it from being started (a run goes on to its end).
     paused: bool = False
+    #: From when on it may run even if its constraints are not met; of periodic work: how long after a run's moment.
+    deadline: datetime | timedelta | None = None
+    concurrency: Limit | None = None
+    rate: Rate | None = None
 
     def to_dict(self) -> dict[str, JSON]:
         """Return it in JSON types: enumerations by name, moments in ISO 8601, durations in seconds."""
@@ -283,6 +310,9 @@ _TO_JSON: dict[type, Callable[[Any], JSON]] = {
     CatchUp: lambda policy: str(policy.name),
     RunOutcome: lambda outcome: str(outcome.name),
     PeriodicityInfo: PeriodicityInfo.to_dict,
+    Constraints: Constraints.to_json,
+    Limit: Limit.to_json,
+    Rate: Rate.to_json,
     Data: Data.to_dict,
     WorkError: WorkError.to_dict,
     frozenset: sorted,

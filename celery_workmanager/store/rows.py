@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from celery_workmanager.errors import InvalidRequest
-from celery_workmanager.lanes import lane_of
+from celery_workmanager.lanes import lane_with
 from celery_workmanager.lifecycle import FINISHED
 from celery_workmanager.mergers import OverwritingInputMerger, merger_path
 from celery_workmanager.periodic import PeriodicWorkRequest
@@ -40,10 +40,14 @@ def options_of(request: WorkRequest, limits: Limits) -> dict[str, Any]:
         "time_limit": request.time_limit,
         "soft_time_limit": request.soft_time_limit,
         "max_attempts": request.max_attempts,
+        "constraints": request.constraints.to_json() if request.constraints else None,
+        "concurrency": None if (limit := request.concurrency) is None else [limit.key, limit.n],
+        "rate": None if (rate := request.rate) is None else [rate.key, rate.n, micros(rate.per)],
         "tags": sorted(request.tags - {request.worker_name}) or None,
     }
     if isinstance(request, PeriodicWorkRequest):
         entries["period"] = period_option(request, limits)
+        entries["deadline_after"] = None if (after := request.deadline) is None else _micros_after(0, after)
     return {key: value for key, value in entries.items() if value is not None}
 
 
@@ -54,22 +58,26 @@ def urgency_of(request: WorkRequest) -> int:
 
 def expiry_of(request: WorkRequest, now: int) -> int | None:
     """The moment from which the work must not start any more."""
-    expires = request.expires
-    if expires is None:
-        return None
-    return moment(expires) if isinstance(expires, datetime) else now + micros(expires)
+    return None if request.expires is None else _micros_after(now, request.expires)
+
+
+def _micros_after(now: int, when: timedelta | datetime) -> int:
+    return moment(when) if isinstance(when, datetime) else now + micros(when)
 
 
 def spec_columns(request: WorkRequest, queue: str, now: int, terms: Terms) -> dict[str, Any]:
     """The columns that an enqueue and an update take from `request`."""
     expires_at = expiry_of(request, now)
     options = options_of(request, terms.limits) | ({} if expires_at is None else {"expires": expires_at})
+    if request.deadline is not None and not isinstance(request, PeriodicWorkRequest):
+        options["deadline"] = _micros_after(now, request.deadline)
     return {
         "worker": request.worker_name,
         "queue": queue,
-        "lane": lane_of(queue, request.worker_name),
+        "lane": lane_with(queue, request.worker_name, options),
         "urgency": urgency_of(request),
         "expires_at": expires_at,
+        "deadline_at": options.get("deadline"),
         "options": json.dumps(options) if options else EMPTY,
         "input": request.input_data.to_json() if request.call is None else request.call.arguments,
     }
@@ -112,12 +120,23 @@ def new_row(
         if isinstance(request, PeriodicWorkRequest):
             row |= first_period(json.loads(row["options"]), request.next_schedule_time_override, now)
             run_at = row["period_at"] if row["override_at"] is None else row["override_at"]
+            row |= period_deadline(json.loads(row["options"]), run_at)
         else:
             run_at = first_run_at(now, micros(request.initial_delay))
         row |= {"enqueued_at": now, **ready_columns(run_at, row["lane"], now)}
     elif state in FINISHED:
         row |= finished_columns(now, None, json.loads(row["options"]), terms)
+    if row["deadline_at"] is None:
+        del row["deadline_at"]
     return row
+
+
+def period_deadline(options: dict[str, Any], run_at: int) -> dict[str, Any]:
+    """The columns of a periodic work with a deadline, whose next run is due at `run_at`: it counts from there."""
+    if "deadline_after" not in options:
+        return {}
+    at = run_at + options["deadline_after"]
+    return {"deadline_at": at, "options": json.dumps(options | {"deadline": at})}
 
 
 def first_period(options: dict[str, Any], override: datetime | None, now: int) -> dict[str, Any]:
