@@ -22,6 +22,7 @@ from celery_workmanager.policies import NetworkType
 from celery_workmanager.readings import Reading
 from celery_workmanager.sensors import MOST_WATCHED, Sensors
 from celery_workmanager.settings import Settings
+from celery_workmanager.time_windows import TimeWindow
 from celery_workmanager.timing import moment
 
 NOON = moment(datetime(2026, 1, 2, 12, 0, tzinfo=UTC))
@@ -111,9 +112,9 @@ def test_a_real_node_is_read_soon():
         assert told.wait(PATIENCE)
         readings = sensors.readings()
         json.dumps(readings.to_json())
-        asked = Constraints(node_labels=("os", "cpus>=1"), requires_charging=readings["power"].value["charging"])
+        asked = Constraints(node_labels=("os", "cpus>=1"), requires_charging=value(sensors, "power", "charging"))
         assert unmet(asked, readings, NOON) == ()
-        assert readings["network"].value["validated"] is readings["network"].value["connected"]
+        assert value(sensors, "network", "validated") is value(sensors, "network", "connected")
 
 
 def write(file: Path, text: str) -> None:
@@ -216,8 +217,7 @@ def test_a_connection_is_validated_by_a_probe():
 
 
 def test_hours_in_which_a_node_is_never_idle():
-    night = [{"start": "22:00", "end": "06:00"}]
-    day = [{"start": "11:00", "end": "13:00"}]
+    night, day = (TimeWindow("22:00", "06:00"),), (TimeWindow("11:00", "13:00"),)
     asked = Constraints(requires_device_idle=True)
     sensors = Sensors(Settings(idle_hours=night), lambda: NOON)
     assert unmet(asked, sensors.readings(), NOON)[0].text.endswith("the node read hours in which it is never idle")

@@ -93,7 +93,7 @@ def test_the_key_holds_what_nodes_judge_and_no_triggers():
         ("required_network_type", 1, "required_network_type to be a NetworkType"),
         ("node_labels", "gpu", "node_labels to be a collection"),
         ("node_labels", ["gpu=>a"], "node label to be such as 'gpu=a100'"),
-        ("node_labels", [5], "node label to be such as"),
+        ("node_labels", [5], "node label to be a non-empty str"),
         ("time_windows", ["22:00"], "time window to be a TimeWindow"),
         ("reachable", ["db:5432"], "reachable to be 'tcp://host:port', 'http://…'"),
         ("reachable", ["tcp://db"], "reachable to be 'tcp://host:port'"),
@@ -115,7 +115,7 @@ def test_unknown_names_in_json_are_refused():
     with pytest.raises(InvalidRequest, match=r"expected constraints to be some of .*got: \['charging'\]"):
         Constraints.from_json({"charging": True})
     with pytest.raises(InvalidRequest, match="expected constraints to be Constraints, got: 'charging'"):
-        OneTimeWorkRequest("x", constraints="charging")
+        OneTimeWorkRequest("x", constraints="charging")  # type: ignore[arg-type]
 
 
 # -- requests ------------------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def test_a_rule_is_met_or_not(rule, is_met):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "such as 'gpu=a100'"),
+        ("", "a non-empty str"),
         ("gpu=", "such as 'gpu=a100'"),
         ("=a100", "such as 'gpu=a100'"),
         ("gpu==a100", "such as 'gpu=a100'"),
@@ -58,7 +58,7 @@ def test_a_rule_is_met_or_not(rule, is_met):
         ("region in", "such as 'gpu=a100'"),
         ("region in eu,", "such as 'gpu=a100'"),
         ("gpu=a100;b", "such as 'gpu=a100'"),
-        (None, "such as 'gpu=a100'"),
+        (None, "a non-empty str"),
         ("gpu=a,b", "one value after '='"),
         ("cpus>=many", "a number after '>='"),
     ],
