@@ -63,7 +63,7 @@ def update_work(
     if isinstance(request, PeriodicWorkRequest):
         values |= _override_columns(row, request)
     if row.state == State.ENQUEUED and not is_claimed:
-        values |= _next_columns(row, values, now, terms)
+        values |= _next_columns(row, values, now, terms) | {"parked_by": None}
     elif row.finished_at is not None:
         # The run has ended its period itself and goes on: the moment of the next one is known, but it isn't due yet.
         values |= _next_columns(row, values, now, terms) | {"due_at": None, "ready_lane": None}

@@ -18,7 +18,7 @@ from celery_workmanager.news import note
 from celery_workmanager.store.cancelling import cancel_with_descendants
 from celery_workmanager.store.finishing import UNBLOCK, fail_descendants, unblocked_binds, unblocked_event
 from celery_workmanager.store.graph import HeldByOthers, lock_works
-from celery_workmanager.tables import edge, result, state_in, work
+from celery_workmanager.tables import edge, limit, result, state_in, work
 from celery_workmanager.terms import Terms
 from celery_workmanager.work import State, WorkError
 
@@ -42,14 +42,15 @@ def promote(connection: Connection, now: int, limit: int = CHUNK) -> int:
 
 
 def next_moment(connection: Connection) -> int | None:
-    """When the next delayed work is due, or the next one expires (microseconds)."""
+    """When the next delayed work is due, the next one expires, or a limit wakes some that wait (microseconds)."""
     # SQLite takes a partial index only where its condition is repeated. The first of an order, not a minimum: for that
     # PostgreSQL reads every entry, if its statistics are from a moment when there were none.
     due = select(work.c.due_at).where(work.c.due_at.is_not(None)).order_by(work.c.due_at).limit(1)
     may_expire = (work.c.expires_at.is_not(None), work.c.node.is_(None))
     expires = select(work.c.expires_at).where(*may_expire).order_by(work.c.expires_at).limit(1)
-    both = select(due.scalar_subquery(), expires.scalar_subquery())
-    moments = [moment for moment in connection.execute(both).one() if moment is not None]
+    wakes = select(limit.c.wake_at).where(limit.c.wake_at.is_not(None)).order_by(limit.c.wake_at).limit(1)
+    each = select(due.scalar_subquery(), expires.scalar_subquery(), wakes.scalar_subquery())
+    moments = [moment for moment in connection.execute(each).one() if moment is not None]
     return min(moments, default=None)
 
 
