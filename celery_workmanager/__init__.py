@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from celery_workmanager.app import WorkManager
     from celery_workmanager.builders import OneTimeWorkRequestBuilder, PeriodicWorkRequestBuilder
+    from celery_workmanager.constraints import Constraints, ContentUriTrigger
     from celery_workmanager.continuation import WorkContinuation
     from celery_workmanager.data import Data
-    from celery_workmanager.errors import WorkManagerError
+    from celery_workmanager.errors import ConstraintsWarning, WorkManagerError
+    from celery_workmanager.foreground import ForegroundInfo
+    from celery_workmanager.limits import Limit, Rate
     from celery_workmanager.mergers import ArrayCreatingInputMerger, InputMerger, OverwritingInputMerger
     from celery_workmanager.operation import Operation
     from celery_workmanager.pauses import PauseInfo, PauseKind
@@ -18,11 +21,13 @@ if TYPE_CHECKING:
         CatchUp,
         ExistingPeriodicWorkPolicy,
         ExistingWorkPolicy,
+        NetworkType,
         OutOfQuotaPolicy,
         UpdateResult,
     )
     from celery_workmanager.query import WorkQuery
     from celery_workmanager.requests import OneTimeWorkRequest
+    from celery_workmanager.time_windows import TimeWindow
     from celery_workmanager.work import (
         PeriodicityInfo,
         Result,
@@ -41,10 +46,16 @@ __all__ = [
     "ArrayCreatingInputMerger",
     "BackoffPolicy",
     "CatchUp",
+    "Constraints",
+    "ConstraintsWarning",
+    "ContentUriTrigger",
     "Data",
     "ExistingPeriodicWorkPolicy",
     "ExistingWorkPolicy",
+    "ForegroundInfo",
     "InputMerger",
+    "Limit",
+    "NetworkType",
     "OneTimeWorkRequest",
     "OneTimeWorkRequestBuilder",
     "Operation",
@@ -55,11 +66,13 @@ __all__ = [
     "PeriodicWorkRequest",
     "PeriodicWorkRequestBuilder",
     "PeriodicityInfo",
+    "Rate",
     "Result",
     "RunInfo",
     "RunOutcome",
     "State",
     "StopReason",
+    "TimeWindow",
     "UpdateResult",
     "WorkContinuation",
     "WorkError",
@@ -75,9 +88,12 @@ __all__ = [
 _ROOMS = {
     "app": ("WorkManager",),
     "builders": ("OneTimeWorkRequestBuilder", "PeriodicWorkRequestBuilder"),
+    "constraints": ("Constraints", "ContentUriTrigger"),
     "continuation": ("WorkContinuation",),
     "data": ("Data",),
-    "errors": ("WorkManagerError",),
+    "errors": ("ConstraintsWarning", "WorkManagerError"),
+    "foreground": ("ForegroundInfo",),
+    "limits": ("Limit", "Rate"),
     "mergers": ("ArrayCreatingInputMerger", "InputMerger", "OverwritingInputMerger"),
     "operation": ("Operation",),
     "pauses": ("PauseInfo", "PauseKind"),
@@ -87,11 +103,13 @@ _ROOMS = {
         "CatchUp",
         "ExistingPeriodicWorkPolicy",
         "ExistingWorkPolicy",
+        "NetworkType",
         "OutOfQuotaPolicy",
         "UpdateResult",
     ),
     "query": ("WorkQuery",),
     "requests": ("OneTimeWorkRequest",),
+    "time_windows": ("TimeWindow",),
     "work": ("PeriodicityInfo", "Result", "RunInfo", "RunOutcome", "State", "StopReason", "WorkError", "WorkInfo"),
     "worker": ("Worker",),
 }
