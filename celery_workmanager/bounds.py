@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from celery_workmanager.limits import key_fields, key_for
+from celery_workmanager.requests import WorkRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +42,27 @@ def bounds_of(options: Mapping[str, Any], inputs: Sequence[str]) -> tuple[Bound,
     Of a field that several of them have, the last one's counts. Raises InvalidRequest when none has it.
     """
     named = [options[name] for name in ("concurrency", "rate") if name in options]
-    if not any(key_fields(key) for key, *_ in named):
-        return tuple(Bound(*each) for each in named)
     values: dict[str, Any] = {}
-    for at, text in enumerate(inputs):
-        given = json.loads(text)
-        if at == 0 and "call" in options:
-            given = given["kwargs"]
-        if isinstance(given, dict):
-            values |= given
+    if any(key_fields(key) for key, *_ in named):
+        for at, text in enumerate(inputs):
+            given = json.loads(text)
+            # A task call, and what one has returned, may be anything.
+            values |= _fields(given["kwargs"] if at == 0 and "call" in options else given)
     return tuple(Bound(key_for(key, values), *rest) for key, *rest in named)
+
+
+def _fields(given: Any) -> Mapping[str, Any]:
+    return given if isinstance(given, dict) else {}
+
+
+def check_keys(request: WorkRequest) -> None:
+    """Raise InvalidRequest when the input of `request` hasn't all that the keys of its limits name."""
+    limits = [limit for limit in (request.concurrency, request.rate) if limit is not None]
+    if limits:
+        call = request.call
+        values = request.input_data if call is None else json.loads(call.arguments)["kwargs"]
+        for limit in limits:
+            key_for(limit.key, values)
 
 
 def tokens(bound: Bound, full_at: int, now: int) -> int:

@@ -117,7 +117,7 @@ class Database:
 
     @contextmanager
     def transaction(self, connection: Connection | None = None, *, relaxed: bool = False) -> Iterator[Connection]:
-        """A transaction of our own (`relaxed`: see `engine`), or the caller's `connection`: then it is theirs to end."""
+        """A transaction of our own (`relaxed`: as `engine`), or the caller's `connection`: then it is theirs to end."""
         if connection is not None:
             with self._explained():
                 if connection.dialect.name == "sqlite":

@@ -212,21 +212,8 @@ def claim_one(connection: Connection, work_id: str, *, node: str, token: int) ->
 
 
 def _as_claim(row: Any, node: str, token: int) -> Claim:
-    (
-        urgency,
-        run_at,
-        _,
-        key,
-        worker,
-        queue,
-        attempts,
-        interruptions,
-        generation,
-        enqueued_at,
-        given,
-        options,
-        standing,
-    ) = row
+    urgency, run_at, _, key, worker, queue, attempts, interruptions, generation, enqueued_at, given, *rest = row
+    options, standing = rest
     return Claim(
         id=key,
         worker=worker,

@@ -286,7 +286,7 @@ def wake_due(connection: Connection, now: int) -> int:
 
 
 def forget_unused(connection: Connection, after: str, now: int, most: int = 500) -> str:
-    """Delete the rows of keys that nothing runs, waits or is spent under; `most` beyond `after`. Returns where to go on.
+    """Of `most` keys beyond `after` delete the rows of those that nothing is kept under; returns where to go on.
 
     There may be as many keys as tenants, users or orders.
     """
