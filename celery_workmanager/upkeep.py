@@ -87,6 +87,7 @@ class Upkeep:
             self._store.promote()
             self._store.expire()
             self._store.wake_limited()
+            self._store.pass_deadlines()
             self._next = self._store.next_moment()
 
     def until_next(self, longest: float) -> float:
