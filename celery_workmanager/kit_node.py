@@ -1,4 +1,4 @@
-"""What the testing kit's node reads and offers: every queue, every worker, and every constraint until a test says less."""
+"""The node of the testing kit: it offers every queue, every worker, and every constraint until a test says less."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from celery_workmanager.readings import Readings
 
 
 class KitNode(Offer):
-    """The node of a kit. What `set` hasn't declared is met, whatever is asked for; hours are those of the kit's clock."""
+    """What the kit's node offers. What `set` hasn't declared is met; hours are those of the kit's clock."""
 
     def __init__(self, clock: HeldClock, on_change: Callable[[], None]) -> None:
         super().__init__(dict, clock, lambda: self.readings)
@@ -25,8 +25,7 @@ class KitNode(Offer):
         self.met: set[str] = set()
 
     def set(self, **words: Any) -> None:
-        """Declare what the node reads from now on: ``charging=False``, ``battery_percent=12``, ``network=…``,
-        ``storage_free_percent=3``, ``labels={"gpu": "a100"}``, ``unknown=["power"]`` … (see `Readings.of`).
+        """Declare what the node reads from now on, in the words of `declared`: ``charging=False, battery_percent=12``.
 
         Runs that lose a constraint by it are stopped, also the one that calls this. Raises InvalidRequest.
         """
@@ -39,6 +38,7 @@ class KitNode(Offer):
 
     def serves(self, lane: Lane) -> bool:
         """Every lane."""
+        del lane
         return True
 
     def lost(self, claim: Claim) -> Unmet | None:
