@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from celery_workmanager.continuation import WorkContinuation
     from celery_workmanager.data import Data
     from celery_workmanager.errors import WorkManagerError
+    from celery_workmanager.explanation import Explanation, Reason, ReasonKind
     from celery_workmanager.mergers import ArrayCreatingInputMerger, InputMerger, OverwritingInputMerger
     from celery_workmanager.operation import Operation
     from celery_workmanager.pauses import PauseInfo, PauseKind
@@ -44,6 +45,7 @@ __all__ = [
     "Data",
     "ExistingPeriodicWorkPolicy",
     "ExistingWorkPolicy",
+    "Explanation",
     "InputMerger",
     "OneTimeWorkRequest",
     "OneTimeWorkRequestBuilder",
@@ -55,6 +57,8 @@ __all__ = [
     "PeriodicWorkRequest",
     "PeriodicWorkRequestBuilder",
     "PeriodicityInfo",
+    "Reason",
+    "ReasonKind",
     "Result",
     "RunInfo",
     "RunOutcome",
@@ -78,6 +82,7 @@ _ROOMS = {
     "continuation": ("WorkContinuation",),
     "data": ("Data",),
     "errors": ("WorkManagerError",),
+    "explanation": ("Explanation", "Reason", "ReasonKind"),
     "mergers": ("ArrayCreatingInputMerger", "InputMerger", "OverwritingInputMerger"),
     "operation": ("Operation",),
     "pauses": ("PauseInfo", "PauseKind"),

@@ -85,6 +85,7 @@ class Dispatcher:
         lanes: Callable[[], Mapping[int, str]],
         *,
         max_in_flight: int,
+        name: str = "",
         outage: Outage | None = None,
         bucket_of: BucketOf | None = None,
     ) -> None:
@@ -95,6 +96,7 @@ class Dispatcher:
         self._pace = Pace(max_in_flight)
         self._settlement = Settlement(store, clock)
         self._outage = outage or Outage()
+        self._name = name
         self.node = ""
         self.accepting = False
         self.closed = False
@@ -206,6 +208,8 @@ class Dispatcher:
             return False  # this process was frozen: the lease is renewed first, or a new identity taken
         lanes = self._lanes()
         seen = self._store.look()
+        if self._name in seen.drained:
+            return False
         ready, caps = self._throttle.allow([lane for lane in seen.lanes if lane in lanes], lanes)
         if not ready:
             return False

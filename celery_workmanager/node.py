@@ -51,6 +51,7 @@ class Node:
             clock,
             lanes,
             max_in_flight=settings.max_in_flight,
+            name=name,
             outage=self._outage,
             bucket_of=bucket_of,
         )

@@ -197,7 +197,7 @@ class WorkManagerTestKit:
         if self._dispatcher is None:
             store = self.work_manager.store
             self._engine = InlineEngine(self.app, store, self.clock, self._reached)
-            dispatcher = Dispatcher(store, self._engine, self.clock, lambda: _ANY, max_in_flight=1)
+            dispatcher = Dispatcher(store, self._engine, self.clock, lambda: _ANY, max_in_flight=1, name=_NODE)
             lease = Lease(
                 store, dispatcher, self.clock, _NODE, length=_FOR_EVER, stop_grace=0.0, facts=lambda: {"pool": "kit"}
             )

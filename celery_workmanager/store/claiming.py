@@ -33,7 +33,7 @@ from celery_workmanager.lifecycle import Move, leaves, reaches
 from celery_workmanager.outcome import Claim, Standing
 from celery_workmanager.pauses import LanePauses
 from celery_workmanager.store.deleting import chunks
-from celery_workmanager.store.marks import LANE_IS_OPEN, STAMP
+from celery_workmanager.store.marks import LANE_IS_OPEN, NODE_IS_OPEN, STAMP
 from celery_workmanager.tables import OF_LANES, edge, pause, state_in, work
 from celery_workmanager.work import State, StopReason
 
@@ -87,6 +87,8 @@ class Look:
 
     lanes: list[int]
     stamp: int
+    #: The names of nodes that may claim nothing.
+    drained: frozenset[str] = frozenset()
 
 
 def ready_lanes(connection: Connection) -> list[int]:
@@ -102,7 +104,8 @@ def look(connection: Connection) -> Look:
     if not pauses:
         return Look(lanes, 0)
     paused = LanePauses.of((row[1], row[2]) for row in pauses)
-    return Look([lane for lane in lanes if _is_open(connection, lane, paused)], sum(row[3] for row in pauses))
+    open_ = [lane for lane in lanes if _is_open(connection, lane, paused)]
+    return Look(open_, sum(row[3] for row in pauses), paused.nodes)
 
 
 def _is_open(connection: Connection, lane: int, paused: LanePauses) -> bool:
@@ -200,7 +203,7 @@ def claim(
     return claims
 
 
-_CLAIM_ONE = _claiming(work.c.id == bindparam("key"), work.c.ready_lane.is_not(None), LANE_IS_OPEN)
+_CLAIM_ONE = _claiming(work.c.id == bindparam("key"), work.c.ready_lane.is_not(None), LANE_IS_OPEN, NODE_IS_OPEN)
 
 
 def claim_one(connection: Connection, work_id: str, *, node: str, token: int) -> list[Claim]:
