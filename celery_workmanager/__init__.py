@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from celery_workmanager.app import WorkManager
     from celery_workmanager.builders import OneTimeWorkRequestBuilder, PeriodicWorkRequestBuilder
+    from celery_workmanager.constraints import Constraints, ContentUriTrigger
     from celery_workmanager.continuation import WorkContinuation
     from celery_workmanager.data import Data
-    from celery_workmanager.errors import WorkManagerError
+    from celery_workmanager.errors import ConstraintsWarning, WorkManagerError
     from celery_workmanager.explanation import Explanation, Reason, ReasonKind
+    from celery_workmanager.foreground import ForegroundInfo
+    from celery_workmanager.limits import Limit, Rate
     from celery_workmanager.mergers import ArrayCreatingInputMerger, InputMerger, OverwritingInputMerger
     from celery_workmanager.operation import Operation
     from celery_workmanager.pauses import PauseInfo, PauseKind
@@ -19,11 +22,13 @@ if TYPE_CHECKING:
         CatchUp,
         ExistingPeriodicWorkPolicy,
         ExistingWorkPolicy,
+        NetworkType,
         OutOfQuotaPolicy,
         UpdateResult,
     )
     from celery_workmanager.query import WorkQuery
     from celery_workmanager.requests import OneTimeWorkRequest
+    from celery_workmanager.time_windows import TimeWindow
     from celery_workmanager.work import (
         PeriodicityInfo,
         Result,
@@ -42,11 +47,17 @@ __all__ = [
     "ArrayCreatingInputMerger",
     "BackoffPolicy",
     "CatchUp",
+    "Constraints",
+    "ConstraintsWarning",
+    "ContentUriTrigger",
     "Data",
     "ExistingPeriodicWorkPolicy",
     "ExistingWorkPolicy",
     "Explanation",
+    "ForegroundInfo",
     "InputMerger",
+    "Limit",
+    "NetworkType",
     "OneTimeWorkRequest",
     "OneTimeWorkRequestBuilder",
     "Operation",
@@ -57,6 +68,7 @@ __all__ = [
     "PeriodicWorkRequest",
     "PeriodicWorkRequestBuilder",
     "PeriodicityInfo",
+    "Rate",
     "Reason",
     "ReasonKind",
     "Result",
@@ -64,6 +76,7 @@ __all__ = [
     "RunOutcome",
     "State",
     "StopReason",
+    "TimeWindow",
     "UpdateResult",
     "WorkContinuation",
     "WorkError",
@@ -79,10 +92,13 @@ __all__ = [
 _ROOMS = {
     "app": ("WorkManager",),
     "builders": ("OneTimeWorkRequestBuilder", "PeriodicWorkRequestBuilder"),
+    "constraints": ("Constraints", "ContentUriTrigger"),
     "continuation": ("WorkContinuation",),
     "data": ("Data",),
-    "errors": ("WorkManagerError",),
     "explanation": ("Explanation", "Reason", "ReasonKind"),
+    "errors": ("ConstraintsWarning", "WorkManagerError"),
+    "foreground": ("ForegroundInfo",),
+    "limits": ("Limit", "Rate"),
     "mergers": ("ArrayCreatingInputMerger", "InputMerger", "OverwritingInputMerger"),
     "operation": ("Operation",),
     "pauses": ("PauseInfo", "PauseKind"),
@@ -92,11 +108,13 @@ _ROOMS = {
         "CatchUp",
         "ExistingPeriodicWorkPolicy",
         "ExistingWorkPolicy",
+        "NetworkType",
         "OutOfQuotaPolicy",
         "UpdateResult",
     ),
     "query": ("WorkQuery",),
     "requests": ("OneTimeWorkRequest",),
+    "time_windows": ("TimeWindow",),
     "work": ("PeriodicityInfo", "Result", "RunInfo", "RunOutcome", "State", "StopReason", "WorkError", "WorkInfo"),
     "worker": ("Worker",),
 }

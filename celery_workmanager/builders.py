@@ -8,9 +8,11 @@ from datetime import datetime, timedelta
 from typing import Any, Self
 
 from celery_workmanager.checks import Duration, check_duration, check_text
+from celery_workmanager.constraints import Constraints
 from celery_workmanager.data import Data
 from celery_workmanager.errors import InvalidRequest
 from celery_workmanager.ids import check_id
+from celery_workmanager.limits import Limit, Rate
 from celery_workmanager.mergers import InputMerger
 from celery_workmanager.periodic import PeriodicWorkRequest
 from celery_workmanager.policies import BackoffPolicy, CatchUp, OutOfQuotaPolicy
@@ -74,6 +76,22 @@ class _Builder:
     def set_soft_time_limit(self, seconds: Duration) -> Self:
         """Set Celery's soft time limit of each run."""
         return self._with(soft_time_limit=seconds)
+
+    def set_constraints(self, constraints: Constraints) -> Self:
+        """Set what must hold while it is started and runs."""
+        return self._with(constraints=constraints)
+
+    def set_deadline(self, deadline: Duration | datetime) -> Self:
+        """Set from when on it may run even if its constraints are not met: a duration, or an aware ``datetime``."""
+        return self._with(deadline=deadline)
+
+    def set_concurrency(self, key: str, n: int) -> Self:
+        """Set how many works with a key run at once in the whole fleet."""
+        return self._with(concurrency=Limit(key, n))
+
+    def set_rate(self, key: str, n: int, per: Duration) -> Self:
+        """Set how many works with a key start in a while in the whole fleet."""
+        return self._with(rate=Rate(key, n, per))
 
     def set_max_attempts(self, attempts: int) -> Self:
         """Set how often it may run before a retry becomes a failure."""

@@ -21,13 +21,14 @@ __all__ = ("changed_call", "request_from_call", "stamps_of", "tags_of")
 
 _LATER = object()
 
-_TASK_WIDE = ("queue", "priority", "expires")
+_CONDITIONS = ("constraints", "deadline", "concurrency", "rate")
+_TASK_WIDE = ("queue", "priority", "expires", *_CONDITIONS)
 #: What routes of Celery's may say.
 _DESTINATION = ("queue", "exchange", "routing_key", "priority")
 #: Keywords of a request that Celery has no option for.
 _OURS = (
     "tags", "backoff_policy", "backoff_delay", "input_merger", "expedited", "keep_results_for_at_least", "trace_tag",
-    "max_attempts",
+    "max_attempts", *_CONDITIONS,
 )  # fmt: skip
 #: Options of a call that its request shows under another name.
 _FACTS = {
@@ -66,7 +67,7 @@ def request_from_call(
     delay = _delay(task, options, now)
     max_retries = options.get("max_retries")
     stamps = stamps_of(options)
-    ours = decoded({name: options[name] for name in _OURS if name in options and name not in stamps})
+    ours = decoded({name: options[name] for name in _OURS if options.get(name) is not None and name not in stamps})
     tags = (*ours.pop("tags", ()), *tags_of(stamps))
     common: dict[str, Any] = {
         "id": options.get("task_id"),

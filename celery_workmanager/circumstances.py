@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import Connection, and_, func, or_, select
 
 from celery_workmanager.errors import WorkNotFound
-from celery_workmanager.explaining import MOST, SHOWN, Circumstances, WorkFacts
+from celery_workmanager.explaining import MOST, SHOWN, Circumstances, WorkFacts, explain
+from celery_workmanager.explanation import Explanation
 from celery_workmanager.lifecycle import UNFINISHED
 from celery_workmanager.pauses import PauseInfo, PauseKind
 from celery_workmanager.queries import pause_info
+from celery_workmanager.requests import WorkRequest
 from celery_workmanager.serving import NodeFacts
-from celery_workmanager.store import leasing
+from celery_workmanager.store import Store, leasing, rows
 from celery_workmanager.tables import IN_FORCE, edge, member, pause, state_in, work
 from celery_workmanager.work import State
 
@@ -23,18 +24,30 @@ from celery_workmanager.work import State
 _MOST_PAUSES = 1_000
 
 
-def of_stored(connection: Connection, work_id: str, now: int) -> Circumstances:
-    """What may hold up a stored work. Raises WorkNotFound."""
+def explain_stored(store: Store, work_id: str) -> Explanation:
+    """Why a work doesn't run now. Raises WorkNotFound."""
+    now = store.clock.now()
+    store.open()
+    with store.database.plain() as connection:
+        return explain(_of_stored(connection, work_id, now), now)
+
+
+def explain_new(store: Store, request: WorkRequest, queue: str) -> Explanation:
+    """Why a work would not run now, were it enqueued in `queue`; nothing is written."""
+    now = store.clock.now()
+    row = rows.new_row(request, queue, State.ENQUEUED, now, store.terms, waits_for=0, has_parents=False)
+    stored = SimpleNamespace(**dict.fromkeys(work.c.keys()) | row)
+    store.open()
+    with store.database.plain() as connection:
+        return explain(_around(connection, stored, (), now), now)
+
+
+def _of_stored(connection: Connection, work_id: str, now: int) -> Circumstances:
     row = connection.execute(select(work).where(work.c.id == work_id)).first()
     if row is None:
         raise WorkNotFound(work_id)
     names = connection.execute(select(member.c.name).where(member.c.work == work_id)).scalars()
     return _around(connection, row, names.all(), now)
-
-
-def of_new(connection: Connection, row: Mapping[str, Any], now: int) -> Circumstances:
-    """What would hold up a work with this row, if it were stored."""
-    return _around(connection, SimpleNamespace(**dict.fromkeys(work.c.keys()) | row), (), now)
 
 
 def _around(connection: Connection, row: Any, names: Any, now: int) -> Circumstances:

@@ -46,6 +46,10 @@ class InvalidRequest(WorkManagerError, ValueError):
         self.args = (sentence,)
 
 
+class ConstraintsWarning(UserWarning):
+    """Constraints that can hardly be met, or contradict each other."""
+
+
 class DataNotStorable(InvalidRequest, TypeError):
     """A value that isn't JSON; ``path`` says where it stands, ``why`` what is wrong if its type is right."""
 

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any, TypeAlias, TypeGuard
 
 from celery_workmanager.checks import check_text, check_whole
+from celery_workmanager.circumstances import explain_new, explain_stored
 from celery_workmanager.clock import Clock
 from celery_workmanager.continuation import Enqueuer, WorkContinuation
 from celery_workmanager.errors import DataTooLarge, InvalidRequest
@@ -282,9 +283,9 @@ class Manager(Enqueuer):
         Nothing is written. Raises WorkNotFound; for a request what its enqueue would raise.
         """
         if not isinstance(what, WorkRequest):
-            return self.store.explain(check_id(what))
+            return explain_stored(self.store, check_id(what))
         self.check(what)
-        return self.store.preview(what, self.queue_of(what))
+        return explain_new(self.store, what, self.queue_of(what))
 
     def infos_of(self, ids: Sequence[str]) -> list[WorkInfo]:
         """The works with these ids, in this order; unknown ones are left out."""

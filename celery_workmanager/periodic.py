@@ -10,7 +10,9 @@ from typing import Any
 
 from celery_workmanager.call import Call
 from celery_workmanager.checks import ZERO, Duration, check_duration, check_moment, check_whole
+from celery_workmanager.constraints import Constraints
 from celery_workmanager.errors import InvalidRequest
+from celery_workmanager.limits import Limit, Rate
 from celery_workmanager.mergers import OverwritingInputMerger
 from celery_workmanager.policies import BackoffPolicy, CatchUp
 from celery_workmanager.requests import DEFAULT_BACKOFF_DELAY, WorkRequest
@@ -84,12 +86,21 @@ class PeriodicWorkRequest(WorkRequest):
         time_limit: Duration | None = None,
         soft_time_limit: Duration | None = None,
         max_attempts: int | None = None,
+        constraints: Constraints = Constraints.NONE,
+        deadline: Duration | None = None,
+        concurrency: Limit | None = None,
+        rate: Rate | None = None,
         call: Call | None = None,
     ) -> None:
         self._set_what(worker, input_data, id, tags, call)
         self._set_delays(initial_delay, backoff_policy, backoff_delay, keep_results_for_at_least)
         self._set_labels(trace_tag, queue, priority)
         self._set_limits(time_limit, soft_time_limit, max_attempts)
+        if isinstance(deadline, datetime):
+            raise InvalidRequest(
+                "deadline", "a duration: that of periodic work counts from each run's moment", deadline
+            )
+        self._set_conditions(constraints, deadline, concurrency, rate)
         _set(self, "input_merger", OverwritingInputMerger)
         _set(self, "expedited", None)
         _set(self, "expires", None)

@@ -1,4 +1,4 @@
-"""What to do about a unique name, a retry, a used-up quota, and what an update did."""
+"""What to do about a unique name, a retry, a used-up quota, the network that is asked for, and what an update did."""
 
 from __future__ import annotations
 
@@ -50,6 +50,22 @@ class BackoffPolicy(IntEnum):
     EXPONENTIAL = 0
     #: delay · attempts
     LINEAR = 1
+
+
+class NetworkType(IntEnum):
+    """The network that a work asks of its node (WorkManager semantics: NetworkType, with its numbers)."""
+
+    NOT_REQUIRED = 0
+    #: Connected and validated.
+    CONNECTED = 1
+    #: Connected, and the traffic costs nothing.
+    UNMETERED = 2
+    #: Connected, and not in the network of a foreign operator.
+    NOT_ROAMING = 3
+    #: Connected, and the traffic costs.
+    METERED = 4
+    #: As UNMETERED.
+    TEMPORARILY_UNMETERED = 5
 
 
 class OutOfQuotaPolicy(IntEnum):

@@ -10,8 +10,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 
+from celery_workmanager.constraints import Constraints
 from celery_workmanager.data import Data
 from celery_workmanager.errors import WorkNotFound
+from celery_workmanager.limits import Limit, Rate
 from celery_workmanager.outcome import Standing
 from celery_workmanager.pauses import LanePauses, PauseInfo, PauseKind, PausePhase
 from celery_workmanager.periods import Periodicity, described, upcoming
@@ -158,7 +160,25 @@ def _info(row: Any, tags: list[str], names: list[str], parents: list[str], pause
         periodicity_info=None if period is None else _periodicity(period),
         period_count=row.period_count,
         next_schedule_time_override=as_datetime(row.override_at),
+        **_conditions(options),
     )
+
+
+def _conditions(options: dict[str, Any]) -> dict[str, Any]:
+    """What `store.rows` wrote of a request's constraints, deadline and limits."""
+    found: dict[str, Any] = {}
+    if "constraints" in options:
+        found["constraints"] = Constraints.from_json(options["constraints"])
+    if "deadline" in options:
+        found["deadline"] = as_datetime(options["deadline"])
+    if "deadline_after" in options:
+        found["deadline"] = as_timedelta(options["deadline_after"])
+    if "concurrency" in options:
+        found["concurrency"] = Limit(*options["concurrency"])
+    if "rate" in options:
+        key, n, per = options["rate"]
+        found["rate"] = Rate(key, n, as_timedelta(per))
+    return found
 
 
 def _periodicity(period: Periodicity) -> PeriodicityInfo:

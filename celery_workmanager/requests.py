@@ -18,9 +18,11 @@ from celery_workmanager.checks import (
     check_time_limit,
     check_whole,
 )
+from celery_workmanager.constraints import Constraints
 from celery_workmanager.data import Data
 from celery_workmanager.errors import InvalidRequest
 from celery_workmanager.ids import check_id, new_id
+from celery_workmanager.limits import Limit, Rate
 from celery_workmanager.mergers import InputMerger, OverwritingInputMerger, check_merger
 from celery_workmanager.policies import BackoffPolicy, OutOfQuotaPolicy
 
@@ -83,6 +85,12 @@ class WorkRequest:
     expedited: OutOfQuotaPolicy | None
     #: Not started by then (a duration counts from the enqueue): never started. Only of one-time work.
     expires: timedelta | datetime | None
+    constraints: Constraints
+    #: From then on it may run even if its constraints are not met. A duration counts from the enqueue; that of periodic
+    #: work, which has no other, from the moment of each run (JobScheduler, ``setOverrideDeadline``).
+    deadline: timedelta | datetime | None
+    concurrency: Limit | None
+    rate: Rate | None
     #: A Celery task call, instead of input data.
     call: Call | None = field(repr=False)
 
@@ -108,6 +116,13 @@ class WorkRequest:
         _set(self, "trace_tag", None if trace_tag is None else _trace_tag(trace_tag))
         _set(self, "queue", None if queue is None else check_text("queue", queue))
         _set(self, "priority", check_whole("priority", priority, 0, HIGHEST_PRIORITY))
+
+    def _set_conditions(self, constraints: Any, deadline: Any, concurrency: Any, rate: Any) -> None:
+        given = constraints is not Constraints.NONE
+        _set(self, "constraints", Constraints.of(constraints) if given else constraints)
+        _set(self, "deadline", None if deadline is None else _moment_or_duration("deadline", deadline))
+        _set(self, "concurrency", None if concurrency is None else Limit.of(concurrency))
+        _set(self, "rate", None if rate is None else Rate.of(rate))
 
     def _set_limits(self, hard: Any, soft: Any, max_attempts: Any) -> None:
         _set(self, "time_limit", None if hard is None else check_time_limit("time_limit", hard))
@@ -143,15 +158,20 @@ class OneTimeWorkRequest(WorkRequest):
         soft_time_limit: Duration | None = None,
         expires: Duration | datetime | None = None,
         max_attempts: int | None = None,
+        constraints: Constraints = Constraints.NONE,
+        deadline: Duration | datetime | None = None,
+        concurrency: Limit | None = None,
+        rate: Rate | None = None,
         call: Call | None = None,
     ) -> None:
         self._set_what(worker, input_data, id, tags, call)
         self._set_delays(initial_delay, backoff_policy, backoff_delay, keep_results_for_at_least)
         self._set_labels(trace_tag, queue, priority)
         self._set_limits(time_limit, soft_time_limit, max_attempts)
+        self._set_conditions(constraints, deadline, concurrency, rate)
         _set(self, "input_merger", _merger(input_merger))
         _set(self, "expedited", None if expedited is None else self._checked_expedited(expedited))
-        _set(self, "expires", None if expires is None else _expires(expires))
+        _set(self, "expires", None if expires is None else _moment_or_duration("expires", expires))
 
     def _checked_expedited(self, policy: OutOfQuotaPolicy) -> OutOfQuotaPolicy:
         if self.initial_delay:
@@ -181,10 +201,10 @@ def _trace_tag(tag: Any) -> str:
     return check_text("trace_tag", tag[:LONGEST_TRACE_TAG])
 
 
-def _expires(value: Any) -> timedelta | datetime:
+def _moment_or_duration(what: str, value: Any) -> timedelta | datetime:
     if isinstance(value, datetime):
-        return check_moment("expires", value)
-    return check_duration("expires", value)
+        return check_moment(what, value)
+    return check_duration(what, value)
 
 
 def one_time(requests: Any) -> tuple[OneTimeWorkRequest, ...]:

@@ -30,6 +30,10 @@ def request_to_json(request: OneTimeWorkRequest) -> dict[str, Any]:
         "priority": request.priority or None,
         "expedited": None if request.expedited is None else request.expedited.name,
         "expires": _moment_or_seconds(request.expires),
+        "constraints": request.constraints.to_json() or None,
+        "deadline": _moment_or_seconds(request.deadline),
+        "concurrency": None if request.concurrency is None else request.concurrency.to_json(),
+        "rate": None if request.rate is None else request.rate.to_json(),
     }
     if request.backoff_policy is not BackoffPolicy.EXPONENTIAL:
         found["backoff_policy"] = request.backoff_policy.name
@@ -62,10 +66,11 @@ _DECODERS: dict[str, Callable[[str], Any]] = {
     "expedited": OutOfQuotaPolicy.__getitem__,
     "input_merger": lambda path: type(load_merger(path)),
     "expires": datetime.fromisoformat,
+    "deadline": datetime.fromisoformat,
 }
 
 
-def _moment_or_seconds(expires: timedelta | datetime | None) -> str | float | None:
-    if isinstance(expires, datetime):
-        return expires.isoformat()
-    return None if expires is None else expires.total_seconds()
+def _moment_or_seconds(when: timedelta | datetime | None) -> str | float | None:
+    if isinstance(when, datetime):
+        return when.isoformat()
+    return None if when is None else when.total_seconds()

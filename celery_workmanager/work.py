@@ -10,8 +10,10 @@ from enum import Enum, IntEnum
 from typing import Any
 
 from celery_workmanager.checks import ZERO, Duration, check_duration
+from celery_workmanager.constraints import Constraints
 from celery_workmanager.data import Data
 from celery_workmanager.jsontypes import JSON
+from celery_workmanager.limits import Limit, Rate
 from celery_workmanager.policies import CatchUp
 
 #: A message is kept from its start, a traceback from its end (in characters).
@@ -237,6 +239,7 @@ class WorkInfo:
     run_attempt_count: int = 0
     #: Updates applied so far.
     generation: int = 0
+    constraints: Constraints = Constraints.NONE
     initial_delay: timedelta = ZERO
     #: The earliest moment of the next run; only of ENQUEUED works.
     next_schedule_time: datetime | None = None
@@ -271,6 +274,10 @@ class WorkInfo:
     next_schedule_time_override: datetime | None = None
     #: Whether a pause of its queue, a tag or a unique name keeps it from being started (a run goes on to its end).
     paused: bool = False
+    #: From when on it may run even if its constraints are not met; of periodic work: how long after a run's moment.
+    deadline: datetime | timedelta | None = None
+    concurrency: Limit | None = None
+    rate: Rate | None = None
 
     def to_dict(self) -> dict[str, JSON]:
         """Return it in JSON types: enumerations by name, moments in ISO 8601, durations in seconds."""
@@ -283,6 +290,9 @@ _TO_JSON: dict[type, Callable[[Any], JSON]] = {
     CatchUp: lambda policy: str(policy.name),
     RunOutcome: lambda outcome: str(outcome.name),
     PeriodicityInfo: PeriodicityInfo.to_dict,
+    Constraints: Constraints.to_json,
+    Limit: Limit.to_json,
+    Rate: Rate.to_json,
     Data: Data.to_dict,
     WorkError: WorkError.to_dict,
     frozenset: sorted,

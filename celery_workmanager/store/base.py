@@ -8,16 +8,13 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from celery_workmanager import circumstances, queries, schema
+from celery_workmanager import queries, schema
 from celery_workmanager.clock import Clock, SystemClock
 from celery_workmanager.database import Database, time_of
-from celery_workmanager.explaining import explain
-from celery_workmanager.explanation import Explanation
 from celery_workmanager.query import WorkQuery
-from celery_workmanager.requests import WorkRequest
-from celery_workmanager.store import deleting, facts, rows
+from celery_workmanager.store import deleting, facts
 from celery_workmanager.terms import Terms
-from celery_workmanager.work import RunInfo, State, WorkInfo
+from celery_workmanager.work import RunInfo, WorkInfo
 
 T = TypeVar("T")
 
@@ -86,17 +83,6 @@ class StoreBase:
     def next_run_times(self, work_id: str, count: int) -> list[int]:
         """When an unfinished work runs next, as far as it is known (microseconds). Raises WorkNotFound."""
         return self._read(lambda conn: queries.next_run_times(conn, work_id, count, self.clock.now()))
-
-    def explain(self, work_id: str) -> Explanation:
-        """Why a work doesn't run now. Raises WorkNotFound."""
-        now = self.clock.now()
-        return explain(self._read(lambda conn: circumstances.of_stored(conn, work_id, now)), now)
-
-    def preview(self, request: WorkRequest, queue: str) -> Explanation:
-        """Why a work would not run now, were it enqueued; nothing is written."""
-        now = self.clock.now()
-        row = rows.new_row(request, queue, State.ENQUEUED, now, self.terms, waits_for=0, has_parents=False)
-        return explain(self._read(lambda conn: circumstances.of_new(conn, row, now)), now)
 
     def last_cancel_all(self) -> int:
         """When all work was last cancelled (microseconds; 0: never)."""

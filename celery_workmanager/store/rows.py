@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from celery_workmanager.errors import InvalidRequest
@@ -40,10 +40,14 @@ def options_of(request: WorkRequest, limits: Limits) -> dict[str, Any]:
         "time_limit": request.time_limit,
         "soft_time_limit": request.soft_time_limit,
         "max_attempts": request.max_attempts,
+        "constraints": request.constraints.to_json() or None,
+        "concurrency": None if (limit := request.concurrency) is None else [limit.key, limit.n],
+        "rate": None if (rate := request.rate) is None else [rate.key, rate.n, micros(rate.per)],
         "tags": sorted(request.tags - {request.worker_name}) or None,
     }
     if isinstance(request, PeriodicWorkRequest):
         entries["period"] = period_option(request, limits)
+        entries["deadline_after"] = None if (after := request.deadline) is None else _micros_after(0, after)
     return {key: value for key, value in entries.items() if value is not None}
 
 
@@ -54,16 +58,19 @@ def urgency_of(request: WorkRequest) -> int:
 
 def expiry_of(request: WorkRequest, now: int) -> int | None:
     """The moment from which the work must not start any more."""
-    expires = request.expires
-    if expires is None:
-        return None
-    return moment(expires) if isinstance(expires, datetime) else now + micros(expires)
+    return None if request.expires is None else _micros_after(now, request.expires)
+
+
+def _micros_after(now: int, when: timedelta | datetime) -> int:
+    return moment(when) if isinstance(when, datetime) else now + micros(when)
 
 
 def spec_columns(request: WorkRequest, queue: str, now: int, terms: Terms) -> dict[str, Any]:
     """The columns that an enqueue and an update take from `request`."""
     expires_at = expiry_of(request, now)
     options = options_of(request, terms.limits) | ({} if expires_at is None else {"expires": expires_at})
+    if request.deadline is not None and not isinstance(request, PeriodicWorkRequest):
+        options["deadline"] = _micros_after(now, request.deadline)
     return {
         "worker": request.worker_name,
         "queue": queue,

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from celery_workmanager import circumstances
+from celery_workmanager.circumstances import explain_new, explain_stored
 from celery_workmanager.errors import WorkNotFound
 from celery_workmanager.explanation import Explanation, NodeView, ReasonKind
 from celery_workmanager.outcome import Ending
@@ -57,25 +58,25 @@ def node(
 
 
 def why(store: Store, work_id: str = "a") -> list[tuple[str, str]]:
-    return [(each.kind.value, each.text) for each in store.explain(work_id).reasons]
+    return [(each.kind.value, each.text) for each in explain_stored(store, work_id).reasons]
 
 
 def kinds(store: Store, work_id: str = "a") -> list[str]:
-    return [each.kind.value for each in store.explain(work_id).reasons]
+    return [each.kind.value for each in explain_stored(store, work_id).reasons]
 
 
 def test_a_work_that_nothing_holds_will_be_claimed(store: Store):
     for each in "abcde":
         node(store, f"w@{each}")
     put(store, "a")
-    found = store.explain("a")
+    found = explain_stored(store, "a")
     assert (found.work_id, found.state.name, found.is_running) == ("a", "ENQUEUED", False)
     assert why(store) == [("ready", "nothing holds it up: w@a, w@b, w@c or 2 more will claim it now")]
 
 
 def test_an_unknown_work_is_an_error(store: Store):
     with pytest.raises(WorkNotFound):
-        store.explain("nobody")
+        explain_stored(store, "nobody")
 
 
 # -- finished and in hand ----------------------------------------------------------------------------------------
@@ -96,7 +97,7 @@ def test_a_running_work_says_where(store: Store):
     assert why(store) == [("starting", "it is claimed by w@alpha, which is about to start it")]
     start(store, claim)
     assert why(store) == [("running", f"it runs on w@alpha since {NOW}")]
-    assert store.explain("a").is_running
+    assert explain_stored(store, "a").is_running
 
 
 def test_a_work_in_the_hands_of_a_silent_node_waits_to_be_put_back(store: Store):
@@ -104,13 +105,13 @@ def test_a_work_in_the_hands_of_a_silent_node_waits_to_be_put_back(store: Store)
     put(store, "a")
     start(store, take_one(store, "a", "w@alpha"))
     move(store, 20 * SECOND)
-    reason = store.explain("a").first
+    reason = explain_stored(store, "a").first
     assert (reason.kind, reason.since) == (ReasonKind.NODE_LOST, as_datetime(START + 15 * SECOND))
     assert reason.text == (
         "it is in the hands of w@alpha, whose lease ended at 2030-03-17 17:46:55 UTC:"
         " no live node is there to put it back"
     )
-    assert not store.explain("a").is_running
+    assert not explain_stored(store, "a").is_running
     node(store, "w@beta")
     assert why(store)[0][1].endswith("a live node is about to put it back")
 
@@ -122,7 +123,7 @@ def test_a_delay_a_backoff_and_a_period_say_until_when(store: Store):
     node(store, lease=HOUR)
     put(store, job("a", initial_delay=60), "b", every("c", seconds=60))
     assert why(store) == [("not_due", "it is not due until 2030-03-17 17:47:40 UTC: its initial delay")]
-    assert store.explain("a").first.until == as_datetime(START + 60 * SECOND)
+    assert explain_stored(store, "a").first.until == as_datetime(START + 60 * SECOND)
     start(store, claim := take_one(store, "b"))
     end(store, claim, ending=Ending.RETRY)
     assert why(store, "b") == [("not_due", "it is not due until 2030-03-17 17:47:10 UTC: the backoff after attempt 1")]
@@ -139,7 +140,7 @@ def test_a_blocked_work_names_what_it_waits_for(store: Store):
     enqueue(store, step(*parents), step("a", after=parents))
     start(store, take_one(store, "p00", "w@alpha"))
     succeed(store, "p01")
-    reason = store.explain("a").first
+    reason = explain_stored(store, "a").first
     assert (reason.kind, reason.count) == (ReasonKind.BLOCKED, 11)
     assert reason.work_ids == ("p00", *parents[2:11])
     assert reason.text.startswith("it waits for 11 works to succeed: p00 (RUNNING), p02 (ENQUEUED), ")
@@ -165,7 +166,7 @@ def test_a_paused_work_says_by_what_and_since_when(store: Store, target: PauseTa
     for other in (PauseTarget(PauseKind.TAG, "blue"), PauseTarget(PauseKind.QUEUE, "red")):
         pausing.pause(store, other)
     assert why(store) == [("paused", f"{told} is paused since {NOW}")]
-    assert store.explain("a").first.since == as_datetime(START)
+    assert explain_stored(store, "a").first.since == as_datetime(START)
     pausing.resume(store, target)
     assert kinds(store) == ["ready"]
 
@@ -175,7 +176,7 @@ def test_a_drained_node_is_a_reason_when_no_other_serves(store: Store):
     node(store, "w@beta", workers=["shop.sell"])
     put(store, "a")
     pausing.pause(store, PauseTarget(PauseKind.NODE, "w@alpha"))
-    reason = store.explain("a").first
+    reason = explain_stored(store, "a").first
     assert (reason.kind, reason.text, reason.since) == (
         ReasonKind.PAUSED,
         f"every node that serves it is drained: w@alpha since {NOW}",
@@ -226,7 +227,7 @@ def test_the_nearest_near_miss_is_told_of_a_queue_and_of_a_worker(store: Store):
         )
     ]
     node(store, "w@gamma", workers=["shop.sell"])
-    reason = store.explain("a").first
+    reason = explain_stored(store, "a").first
     assert reason.text == (
         "no live node of queue 'celery' has registered the worker 'shop.bake';"
         " w@gamma consumes 'celery', hasn't registered 'shop.bake'"
@@ -253,7 +254,7 @@ def test_positions_are_counted_in_bounds(store: Store, monkeypatch: pytest.Monke
     monkeypatch.setattr("celery_workmanager.explaining.MOST", 3)
     node(store)
     put(store, *(f"w{n}" for n in range(8)))
-    assert [store.explain(f"w{n}").first.text.split(" come")[0] for n in (1, 3, 4, 7)] == [
+    assert [explain_stored(store, f"w{n}").first.text.split(" come")[0] for n in (1, 3, 4, 7)] == [
         "1 work", "3 works", "> 3 works", "> 3 works",
     ]  # fmt: skip
 
@@ -269,7 +270,7 @@ def test_every_reason_is_told_in_order(store: Store):
     assert kinds(store) == ["blocked", "paused", "paused", "no_node", "expires"]
     succeed_in_spite_of_pauses(store, "p")
     assert kinds(store) == ["not_due", "paused", "paused", "no_node", "expires"]
-    assert store.explain("a").reasons[-1].until == as_datetime(START + 90 * SECOND)
+    assert explain_stored(store, "a").reasons[-1].until == as_datetime(START + 90 * SECOND)
 
 
 def succeed_in_spite_of_pauses(store: Store, work_id: str) -> None:
@@ -281,7 +282,7 @@ def succeed_in_spite_of_pauses(store: Store, work_id: str) -> None:
 def test_an_explanation_is_told_in_json_types(store: Store):
     node(store, queues=["mail"])
     put(store, "a")
-    document = store.explain("a").to_dict()
+    document = explain_stored(store, "a").to_dict()
     assert json.loads(json.dumps(document)) == document
     reasons: Any = document["reasons"]
     assert (document["state"], reasons[0]["kind"], reasons[0]["nodes"][0]["name"]) == ("ENQUEUED", "no_node", "w@alpha")
@@ -302,14 +303,14 @@ def test_a_preview_writes_nothing_and_says_the_same(store: Store):
         "paused": job("z4", tags={"red"}),
     }
     for kind, request in requests.items():
-        previewed = store.preview(request, QUEUE)
+        previewed = explain_new(store, request, QUEUE)
         assert previewed.first.kind.value == kind
         with pytest.raises(WorkNotFound):
-            store.explain(request.id)
+            explain_stored(store, request.id)
         put(store, request)
-        assert same(store.explain(request.id)) == same(previewed)
+        assert same(explain_stored(store, request.id)) == same(previewed)
         store.cancel(request.id)
-    assert store.preview(every("e"), "mail").first.kind is ReasonKind.NO_NODE
+    assert explain_new(store, every("e"), "mail").first.kind is ReasonKind.NO_NODE
 
 
 def same(explanation: Explanation) -> Explanation:

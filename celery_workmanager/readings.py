@@ -1,0 +1,103 @@
+"""What a node reads of itself: values to be judged, published and declared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from celery_workmanager.declared import declared_facts
+from celery_workmanager.thresholds import Thresholds
+
+__all__ = ("Reading", "Readings")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one sensor read."""
+
+    #: Facts by name, in JSON types; None: unknown.
+    value: Mapping[str, Any] | None
+    #: When, in microseconds since 1970-01-01 UTC.
+    at: int = 0
+    #: Why it is unknown, or what else there is to say.
+    note: str = ""
+
+
+class Readings(Mapping[str, Reading]):
+    """What all sensors of a node read, by their names; immutable.
+
+    The names and facts are:
+
+    ========================  ============================================================================
+    ``network``               ``connected``, ``validated``, ``metered``, ``roaming``
+    ``power``                 ``charging``, ``battery_percent`` (None: no battery), ``low``
+    ``storage``, ``memory``   ``free_percent``, ``free_bytes``, ``low``
+    ``load``                  ``load`` (of each CPU)
+    ``idle``                  ``idle``
+    ``labels``                the labels of the node, all text
+    ``probe:URL``             ``reachable``
+    ``custom:NAME``           ``met``, ``reading``
+    ========================  ============================================================================
+    """
+
+    __slots__ = ("_readings",)
+
+    #: Nothing is known.
+    NONE: ClassVar[Readings]
+
+    def __init__(self, readings: Mapping[str, Reading] | None = None) -> None:
+        self._readings = dict(readings or {})
+
+    def __getitem__(self, name: str) -> Reading:
+        return self._readings[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._readings)
+
+    def __len__(self) -> int:
+        return len(self._readings)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._readings))
+
+    def __repr__(self) -> str:
+        return f"Readings({self._readings!r})"
+
+    @classmethod
+    def of(
+        cls, at: int = 0, base: Readings | None = None, thresholds: Thresholds | None = None, **words: Any
+    ) -> Readings:
+        """Return what `words` declare (``charging=False, storage_free_percent=3``: see `declared`), over `base`.
+
+        Raises InvalidRequest for a word that doesn't exist, or a value that can't be.
+        """
+        found = dict(base or {})
+        marks = thresholds or Thresholds()
+        for sensor, facts in declared_facts("reading", words).items():
+            before = found.get(sensor, _UNKNOWN).value
+            found[sensor] = (
+                _UNKNOWN
+                if facts is None
+                else Reading(marks.judged(sensor, {**(before or {}), **facts}, before), at, "declared")
+            )
+        return cls(found)
+
+    def same_values(self, other: Readings) -> bool:
+        """Whether `other` differs from it in moments at most."""
+        return {name: (each.value, each.note) for name, each in self.items()} == {
+            name: (each.value, each.note) for name, each in other.items()
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return them in JSON types: by name, value, moment and note."""
+        return {name: {"value": each.value, "at": each.at, "note": each.note} for name, each in self.items()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Readings:
+        """Return those that ``to_json`` wrote."""
+        return cls({name: Reading(**each) for name, each in values.items()})
+
+
+_UNKNOWN = Reading(None, note="declared unknown")
+Readings.NONE = Readings()
