@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Protocol
@@ -18,12 +18,14 @@ from sqlalchemy.exc import DBAPIError
 
 from celery_workmanager.clock import Clock
 from celery_workmanager.errors import StoreError
+from celery_workmanager.offer import Offer
 from celery_workmanager.outage import Outage
 from celery_workmanager.outcome import Claim, Ending, Outcome
 from celery_workmanager.pace import Pace
 from celery_workmanager.revocations import Revocations
 from celery_workmanager.settlement import Settlement
 from celery_workmanager.store import Store
+from celery_workmanager.store.claiming import Look
 from celery_workmanager.throttle import BucketOf, Throttle
 from celery_workmanager.timing import SECOND
 from celery_workmanager.work import StopReason
@@ -82,7 +84,7 @@ class Dispatcher:
         store: Store,
         engine: Engine,
         clock: Clock,
-        lanes: Callable[[], Mapping[int, str]],
+        offer: Offer,
         *,
         max_in_flight: int,
         name: str = "",
@@ -92,7 +94,7 @@ class Dispatcher:
         self._store = store
         self._engine = engine
         self._clock = clock
-        self._lanes = lanes
+        self._offer = offer
         self._pace = Pace(max_in_flight)
         self._settlement = Settlement(store, clock)
         self._outage = outage or Outage()
@@ -206,10 +208,11 @@ class Dispatcher:
         now = self._clock.monotonic()
         if now >= self._leased_until:
             return False  # this process was frozen: the lease is renewed first, or a new identity taken
-        lanes = self._lanes()
-        seen = self._store.look()
+        own = self._offer.lanes()
+        seen = self._store.look(own)
         if self._name in seen.drained:
             return False
+        lanes = {**own, **self._others(seen)} if seen.kinds else own
         ready, caps = self._throttle.allow([lane for lane in seen.lanes if lane in lanes], lanes)
         if not ready:
             return False
@@ -222,8 +225,15 @@ class Dispatcher:
         self.take(claims)
         return True
 
+    def _others(self, seen: Look) -> dict[int, str]:
+        """The lanes of works with constraints that this node may claim from now."""
+        return {
+            number: lane.worker for number, lane in seen.kinds.items() if not lane.mark and self._offer.covers(lane)
+        }
+
     def take(self, claims: Sequence[Claim]) -> None:
         """Hand claims of this node over to the engine."""
+        self._tell_the_overdue(claims)
         claims = self._begin_with_care(claims)
         now = self._clock.monotonic()
         for claim in claims:
@@ -233,9 +243,22 @@ class Dispatcher:
             for claim in claims:
                 self._on_ended(claim, Outcome(Ending.GIVEN_BACK))
             return
+        claims = self._still_met(claims)
         most = self._engine.concurrency if self._engine.supports_batches else len(claims)
         for batch in self._pace.batches(claims, most):
             self._engine.hand_over(batch)
+
+    def _tell_the_overdue(self, claims: Iterable[Claim]) -> None:
+        for claim in claims:
+            if "deadline" in claim.options and claim.options["deadline"] <= self._clock.now():
+                claim.options["deadline_expired"] = True
+
+    def _still_met(self, claims: list[Claim]) -> list[Claim]:
+        """Give back what has lost its constraints while it was claimed; what loses them later is stopped as a run."""
+        lost = [claim for claim in claims if "constraints" in claim.options and self._offer.lost(claim) is not None]
+        for claim in lost:
+            self._on_ended(claim, Outcome(Ending.GIVEN_BACK))
+        return [claim for claim in claims if claim not in lost] if lost else claims
 
     def _begin_with_care(self, claims: Iterable[Claim]) -> list[Claim]:
         """Write RUNNING ahead for works that were interrupted: if one kills its process, it must be seen to be it."""
@@ -284,6 +307,14 @@ class Dispatcher:
         self._store.write_progress(entries)
 
     # -- stopping -------------------------------------------------------------------------------------------------
+
+    def stop_what_lost_its_constraints(self, grace: float | None) -> None:
+        """Stop runs whose constraints this node doesn't meet now, each with the reason of the first unmet."""
+        constrained = [run.claim for run in list(self.runs.values()) if "constraints" in run.claim.options]
+        for claim in constrained:
+            lost = self._offer.lost(claim)
+            if lost is not None:
+                self.stop([claim.id], lost.reason, grace)
 
     def stop(self, ids: Iterable[str], reason: StopReason, grace: float | None) -> None:
         """Tell runs to stop, each once."""

@@ -35,6 +35,8 @@ class Unmet:
     reason: StopReason
     #: A sentence: what was expected, and what was read.
     text: str
+    #: The sensor that was asked (`Readings`); None: the clock.
+    sensor: str | None
 
 
 def unmet(constraints: Constraints, readings: Readings, now: int) -> tuple[Unmet, ...]:
@@ -63,11 +65,12 @@ class _Demand:
         facts = reading.value
         if facts is None:
             why = f" ({reading.note})" if reading.note else ""
-            return Unmet(self.constraint, self.reason, f"{self.words}: not known to the node{why}")
+            return Unmet(self.constraint, self.reason, f"{self.words}: not known to the node{why}", self.sensor)
         if self.is_met(facts):
             return None
         text = f"{self.words}: expected {self.expected(facts)}, the node read {self.read(facts)}"
-        return Unmet(self.constraint, self.reason, text + (f" ({reading.note})" if reading.note else ""))
+        text += f" ({reading.note})" if reading.note else ""
+        return Unmet(self.constraint, self.reason, text, self.sensor)
 
 
 _NO_SENSOR = Reading(None, note="nothing reads it")

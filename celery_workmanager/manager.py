@@ -32,7 +32,7 @@ from celery_workmanager.requests import WorkRequest, one_time
 from celery_workmanager.settings import Settings
 from celery_workmanager.store import Store, pausing
 from celery_workmanager.timing import as_datetime
-from celery_workmanager.work import RunInfo, WorkInfo
+from celery_workmanager.work import RunInfo, StopInfo, WorkInfo
 
 #: A request, several, or a Celery signature (a mapping): of a task, chain, group or chord.
 Requests: TypeAlias = WorkRequest | Iterable[WorkRequest] | Mapping[str, Any]
@@ -268,6 +268,10 @@ class Manager(Enqueuer):
     def get_runs(self, id: WorkId) -> list[RunInfo]:
         """The past runs of a periodic work, the newest first: the latest ``keep_runs`` of them."""
         return self.store.runs(check_id(id))
+
+    def get_stops(self, id: WorkId) -> list[StopInfo]:
+        """The runs of a work that were stopped, and why, the newest first: the latest ``keep_stops`` of them."""
+        return self.store.stops(check_id(id))
 
     def next_run_times(self, id: WorkId, count: int = 10) -> list[datetime]:
         """The moments at which a work runs next, as far as they are known; empty when it is finished.

@@ -15,9 +15,11 @@ from celery_workmanager.clock import Clock
 from celery_workmanager.dispatcher import Dispatcher, Engine
 from celery_workmanager.duties import Duties
 from celery_workmanager.lease import Lease
+from celery_workmanager.offer import Offer
 from celery_workmanager.outage import Outage
 from celery_workmanager.outcome import Claim
 from celery_workmanager.revocations import Revocations
+from celery_workmanager.sensors import Sensors
 from celery_workmanager.settings import Settings
 from celery_workmanager.store import Store
 from celery_workmanager.throttle import BucketOf
@@ -25,6 +27,8 @@ from celery_workmanager.upkeep import Upkeep
 from celery_workmanager.work import StopReason
 
 _LOOK = 0.02
+#: Seconds between two judgements of what runs, when no reading changes: hours of day pass without one.
+_JUDGE = 1.0
 
 
 class Node:
@@ -45,11 +49,13 @@ class Node:
         self._store = store
         self._settings = settings
         self._outage = Outage()
+        self._sensors = Sensors(settings, clock.now, self._on_change)
+        self._offer = Offer(lanes, clock, self._sensors.readings, self._sensors.watch)
         self.dispatcher = Dispatcher(
             store,
             engine,
             clock,
-            lanes,
+            self._offer,
             max_in_flight=settings.max_in_flight,
             name=name,
             outage=self._outage,
@@ -62,23 +68,26 @@ class Node:
             name,
             length=settings.lease,
             stop_grace=settings.stop_grace,
-            facts=facts,
+            facts=lambda: {**facts(), "readings": self._sensors.readings().to_json()},
             outage=self._outage,
         )
         self.upkeep = Upkeep(store, clock, settings)
         self._revocations = Revocations(store)
         self._ear = listen(store.database, self._on_ring)
         self._rung = threading.Event()
+        self._changed = threading.Event()
         self._duties = Duties(self._outage)
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
         """Start to claim. The store may be away: it is tried again until it is there."""
         self.dispatcher.start()
+        self._sensors.start()
         self._threads = [
             threading.Thread(target=self._dispatch, name="workmanager-dispatcher", daemon=True),
             threading.Thread(target=self._keep_lease, name="workmanager-lease", daemon=True),
             threading.Thread(target=self._keep_up, name="workmanager-upkeep", daemon=True),
+            threading.Thread(target=self._watch, name="workmanager-watch", daemon=True),
         ]
         for thread in self._threads:
             thread.start()
@@ -88,6 +97,11 @@ class Node:
         self.dispatcher.rung.set()
         self._rung.set()
         self._duties.told.set()
+
+    def _on_change(self) -> None:
+        """A reading has changed: something runs here no longer, something may be claimed."""
+        self._changed.set()
+        self.dispatcher.rung.set()
 
     def _dispatch(self) -> None:
         while not self._duties.stopped.is_set():
@@ -109,6 +123,17 @@ class Node:
             self._duties.guarded(self._revocations.write, "Revoking")
             self._duties.guarded(self.upkeep.step, "Upkeep")
             self._duties.rest(self.upkeep.until_next(pause))
+
+    def _watch(self) -> None:
+        # In a thread of its own: neither an absent store nor a slow one may keep a run from being stopped.
+        while not self._duties.stopped.is_set():
+            self._changed.wait(_JUDGE)
+            self._changed.clear()
+            self._duties.guarded(self._judge, "Watching the constraints")
+
+    def _judge(self) -> None:
+        self.dispatcher.stop_what_lost_its_constraints(self._settings.stop_grace)
+        self._offer.forget()
 
     def revoked(self, claim: Claim) -> None:
         """An operator revoked this claim: cancel its work."""
@@ -156,7 +181,9 @@ class Node:
         self._duties.stopped.set()
         self.dispatcher.rung.set()
         self._rung.set()
+        self._changed.set()
         self._duties.told.set()
         self._ear.stop()
+        self._sensors.close()
         for thread in self._threads:
             thread.join(timeout=self._settings.name_wait + 5)

@@ -1,4 +1,4 @@
-"""Fixtures of the testing kit: ``work_kit``, ``work_manager``, ``work_driver``, ``work_clock``.
+"""Fixtures of the testing kit: ``work_kit``, ``work_manager``, ``work_driver``, ``work_clock``, ``work_node``.
 
 Override ``work_app`` to return your Celery app, ``work_kit_options`` for a store or profile of your choice.
 """
@@ -13,6 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from celery_workmanager.app import WorkManager
     from celery_workmanager.kit_engine import KitClock
+    from celery_workmanager.kit_node import KitNode
     from celery_workmanager.testing import TestDriver, WorkManagerTestKit
 
 
@@ -54,3 +55,9 @@ def work_driver(work_kit: WorkManagerTestKit) -> TestDriver:
 def work_clock(work_kit: WorkManagerTestKit) -> KitClock:
     """The kit's clock."""
     return work_kit.clock
+
+
+@pytest.fixture
+def work_node(work_kit: WorkManagerTestKit) -> KitNode:
+    """What the kit's node reads: ``work_node.set(charging=False)``."""
+    return work_kit.node

@@ -18,9 +18,18 @@ from celery_workmanager.outcome import Standing
 from celery_workmanager.pauses import LanePauses, PauseInfo, PauseKind, PausePhase
 from celery_workmanager.periods import Periodicity, described, upcoming
 from celery_workmanager.query import WorkQuery
-from celery_workmanager.tables import IN_FORCE, OF_LANES, edge, fact, member, node, pause, run, tag, work
+from celery_workmanager.tables import IN_FORCE, OF_LANES, edge, fact, member, node, pause, run, stop, tag, work
 from celery_workmanager.timing import as_datetime, as_timedelta
-from celery_workmanager.work import PeriodicityInfo, RunInfo, RunOutcome, State, StopReason, WorkError, WorkInfo
+from celery_workmanager.work import (
+    PeriodicityInfo,
+    RunInfo,
+    RunOutcome,
+    State,
+    StopInfo,
+    StopReason,
+    WorkError,
+    WorkInfo,
+)
 
 CHUNK = 500
 LAST_CANCEL_ALL = "last_cancel_all_time"
@@ -208,6 +217,22 @@ def runs(connection: Connection, work_id: str) -> list[RunInfo]:
             stop_reason=StopReason(row.stop_reason),
             output_data=shown_output(row.output),
             error=WorkError.from_json(row.error) if row.error else None,
+        )
+        for row in found
+    ]
+
+
+def stops(connection: Connection, work_id: str) -> list[StopInfo]:
+    """The stops that are kept of a work's runs, the newest first."""
+    found = connection.execute(select(stop).where(stop.c.work == work_id).order_by(stop.c.number.desc()))
+    return [
+        StopInfo(
+            number=row.number,
+            reason=StopReason(row.reason),
+            stopped_at=as_datetime(row.at),
+            started_at=as_datetime(row.started_at),
+            node=row.node,
+            run_attempt_count=row.run_attempt_count,
         )
         for row in found
     ]

@@ -134,6 +134,7 @@ class Settings:
         10, _whole(1, 1_000_000), "How often a work may lose its process before it fails for good."
     )
     keep_runs: int = _setting(20, _whole(0, 100_000), "How many past runs of a periodic work are kept.")
+    keep_stops: int = _setting(20, _whole(0, 100_000), "How many stops of a work's runs are kept.")
     retention: float = _setting(_DAY, _seconds(0, 36500 * _DAY), "Seconds for which a finished work is kept.")
     prune_interval: float = _setting(
         60.0, _seconds(0.001, _DAY), "Seconds between two rounds of deleting what retention gives up."

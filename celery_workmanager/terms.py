@@ -36,11 +36,19 @@ class Terms:
     max_interruptions: int
     #: How many past runs of a periodic work are kept.
     keep_runs: int
+    #: How many stops of a work's runs are kept.
+    keep_stops: int
 
     @classmethod
     def of(cls, settings: Settings) -> Terms:
         """The terms that `settings` decide."""
-        return cls(settings.limits, round(settings.retention * SECOND), settings.max_interruptions, settings.keep_runs)
+        return cls(
+            limits=settings.limits,
+            retention=round(settings.retention * SECOND),
+            max_interruptions=settings.max_interruptions,
+            keep_runs=settings.keep_runs,
+            keep_stops=settings.keep_stops,
+        )
 
 
 def backoff_of(options: Mapping[str, Any], limits: Limits) -> Backoff:

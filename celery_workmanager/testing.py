@@ -10,8 +10,8 @@ import secrets
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from typing import Self, get_args
+from collections.abc import Sequence
+from typing import Any, Self, get_args
 
 from celery import Celery
 
@@ -21,6 +21,7 @@ from celery_workmanager.dispatcher import Dispatcher
 from celery_workmanager.errors import InvalidRequest, WorkManagerError, WorkNotFound
 from celery_workmanager.ids import check_id
 from celery_workmanager.kit_engine import Crashed, CrashPoint, InlineEngine, KitClock, run_worker
+from celery_workmanager.kit_node import KitNode
 from celery_workmanager.lease import Lease
 from celery_workmanager.store import pausing
 from celery_workmanager.timing import SECOND
@@ -28,31 +29,12 @@ from celery_workmanager.tracer import install
 from celery_workmanager.upkeep import Upkeep
 from celery_workmanager.work import State, StopReason
 
-__all__ = ["KitClock", "TestDriver", "WorkManagerTestKit", "run_worker"]
+__all__ = ["KitClock", "KitNode", "TestDriver", "WorkManagerTestKit", "run_worker"]
 
 _MOST_RUNS = 100_000
 #: The kit's node never dies of a lease, whatever its clock says.
 _FOR_EVER = 3650 * 86400.0
 _NODE = "kit"
-
-
-class _AnyLane(Mapping[int, str]):
-    """The kit's node consumes every queue and knows every worker."""
-
-    def __getitem__(self, lane: int) -> str:
-        return ""
-
-    def __contains__(self, lane: object) -> bool:
-        return True
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
-
-
-_ANY = _AnyLane()
 
 
 class TestDriver:
@@ -62,6 +44,10 @@ class TestDriver:
 
     def __init__(self, kit: WorkManagerTestKit) -> None:
         self._kit = kit
+
+    def set_all_constraints_met(self, id: str | uuid.UUID) -> None:
+        """Let the constraints of a work be met for its next run, whatever the node reads. Raises WorkNotFound."""
+        self._kit.node.met.add(self._known(id))
 
     def set_initial_delay_met(self, id: str | uuid.UUID) -> None:
         """Let the initial delay of a work have passed; backoff and override it leaves alone. Raises WorkNotFound."""
@@ -109,6 +95,7 @@ class WorkManagerTestKit:
         self.clock = KitClock(time.time_ns() // 1000)
         self.work_manager = self._stand_in(store_url, profile)
         self.driver = TestDriver(self)
+        self.node = KitNode(self.clock, self._judge)
         self._crash_at: CrashPoint | None = None
         self._delays_met: set[str] = set()
         self._busy = threading.local()
@@ -177,11 +164,11 @@ class WorkManagerTestKit:
         self._ran = False
         dispatcher = self._live_dispatcher()
         try:
-            if work_id is None:
+            if (
+                not self._run_first(list(self.node.met) if work_id is None else [work_id], dispatcher)
+                and work_id is None
+            ):
                 dispatcher.step()
-            else:
-                token = secrets.randbits(62)
-                dispatcher.take(self.work_manager.store.claim_one(work_id, dispatcher.node, token))
             dispatcher.accepting = False  # one run, whatever else is due
             while not dispatcher.is_idle:
                 dispatcher.step()
@@ -192,19 +179,34 @@ class WorkManagerTestKit:
             self._dispatcher = None
         return self._ran
 
+    def _run_first(self, ids: Sequence[str], dispatcher: Dispatcher) -> bool:
+        """Run the first of these works that may be claimed, if one may."""
+        for each in ids:
+            claims = self.work_manager.store.claim_one(each, dispatcher.node, secrets.randbits(62))
+            if claims:
+                dispatcher.take(claims)
+                self.node.met.discard(each)
+                return True
+        return False
+
     def _live_dispatcher(self) -> Dispatcher:
         """The node's dispatcher; a new node when the last one died."""
         if self._dispatcher is None:
             store = self.work_manager.store
             self._engine = InlineEngine(self.app, store, self.clock, self._reached)
-            dispatcher = Dispatcher(store, self._engine, self.clock, lambda: _ANY, max_in_flight=1, name=_NODE)
-            lease = Lease(
-                store, dispatcher, self.clock, _NODE, length=_FOR_EVER, stop_grace=0.0, facts=lambda: {"pool": "kit"}
-            )
+            dispatcher = Dispatcher(store, self._engine, self.clock, self.node, max_in_flight=1, name=_NODE)
+            lease = Lease(store, dispatcher, self.clock, _NODE, length=_FOR_EVER, stop_grace=0.0, facts=self._facts)
             dispatcher.start()
             lease.step()
             self._dispatcher = dispatcher
         return self._dispatcher
+
+    def _facts(self) -> dict[str, Any]:
+        return {"pool": "kit", "readings": self.node.readings.to_json()}
+
+    def _judge(self) -> None:
+        if self._dispatcher is not None:
+            self._dispatcher.stop_what_lost_its_constraints(None)
 
     def _reached(self, point: CrashPoint) -> None:
         if point == "claim":
@@ -223,6 +225,7 @@ class WorkManagerTestKit:
                 self._delays_met.discard(work_id)
         store.promote()
         store.expire()
+        store.pass_deadlines()
 
     def keep_up(self) -> None:
         """Do what upkeep does in time: promote, expire, heal, sweep and prune by retention."""
@@ -271,6 +274,7 @@ class WorkManagerTestKit:
             claim = self._engine.runs(work_id)
             if claim is not None and self.work_manager.store.owned(claim.node).get(work_id) != claim.token:
                 dispatcher.stop([work_id], StopReason.CANCELLED_BY_APP, None)
+        self._judge()
 
 
 class _KitManager(WorkManager):

@@ -85,6 +85,7 @@ class Upkeep:
         if self._next is not None and self._next <= self._clock.now():
             self._store.promote()
             self._store.expire()
+            self._store.pass_deadlines()
             self._next = self._store.next_moment()
 
     def until_next(self, longest: float) -> float:

@@ -47,6 +47,8 @@ class PeriodicPart:
     run: EndedRun | None = None
     #: Whether the output of an earlier run stays.
     keeps_output: bool = True
+    #: Whether the period that begins has a deadline of its own, which counts from the moment of its run.
+    has_deadline: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -272,6 +274,7 @@ def _go_on(verdict: Verdict, claim: Claim, standing: Standing, outcome: Outcome,
     if verdict.state.is_finished:
         part.keeps_output = False
         part.standing = _end_period(verdict, claim, standing, period, now, terms)
+        part.has_deadline = not verdict.state.is_finished and "deadline_after" in claim.options
     elif verdict.move is Move.RETRY:
         # What made the run happen at this moment is used up, unless it was set while the work ran.
         part.standing = _after_run(standing)

@@ -225,6 +225,26 @@ class RunInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StopInfo:
+    """A run that was stopped before its end."""
+
+    #: 1 for the first stop of the work.
+    number: int
+    reason: StopReason
+    stopped_at: datetime
+    #: None: not known, the run was lost before its start was written.
+    started_at: datetime | None
+    #: The incarnation of the node that had it.
+    node: str | None
+    #: Which attempt it was: 1 for the first. Under the default profile a stopped attempt isn't spent.
+    run_attempt_count: int
+
+    def to_dict(self) -> dict[str, JSON]:
+        """Return it in JSON types."""
+        return {name: _jsonable(getattr(self, name)) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkInfo:
     """What is known of a work at one moment (WorkManager semantics: WorkInfo, and more)."""
 

@@ -121,6 +121,11 @@ class Worker(Task):
         return self._run.claim.run_attempt_count
 
     @property
+    def deadline_expired(self) -> bool:
+        """Whether its deadline had passed when it was taken: its constraints need not be met (``JobParameters``)."""
+        return bool(self._run.claim.options.get("deadline_expired"))
+
+    @property
     def generation(self) -> int:
         """How often the request was updated."""
         return self._run.claim.generation

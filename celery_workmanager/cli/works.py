@@ -24,7 +24,7 @@ from celery_workmanager.cli.common import (
 from celery_workmanager.cli.screen import LOOKS, Cells, Column, Screen, clean, number, span
 from celery_workmanager.overview import dependents
 from celery_workmanager.timing import SECOND, moment
-from celery_workmanager.work import StopReason, WorkInfo
+from celery_workmanager.work import StopInfo, StopReason, WorkInfo
 
 _COLUMNS = (
     Column("ID", least=36),
@@ -127,7 +127,11 @@ def missing(screen: Screen, ids: Sequence[str], found: Sequence[WorkInfo]) -> li
 
 def document(manager: WorkManager, info: WorkInfo) -> dict[str, Any]:
     """A work as JSON, with the works that depend on it."""
-    return {**info.to_dict(), "dependents": read(manager.store, lambda connection: dependents(connection, info.id))}
+    return {
+        **info.to_dict(),
+        "dependents": read(manager.store, lambda connection: dependents(connection, info.id)),
+        "stops": [each.to_dict() for each in manager.get_stops(info.id)],
+    }
 
 
 def _show(screen: Screen, manager: WorkManager, info: WorkInfo) -> None:
@@ -138,6 +142,7 @@ def _show(screen: Screen, manager: WorkManager, info: WorkInfo) -> None:
             screen.say(f"  {title:<13} {value}")
     _show_related(screen, manager, "after", list(info.prerequisites))
     _show_related(screen, manager, "before", read(manager.store, lambda connection: dependents(connection, info.id)))
+    _show_stops(screen, manager.get_stops(info.id))
     for title, data in (("input", info.input_data), ("progress", info.progress), ("output", info.output_data)):
         if data:
             _show_block(screen, title, words.indented(data.to_dict()))
@@ -184,6 +189,15 @@ def _show_related(screen: Screen, manager: WorkManager, title: str, ids: list[st
 
 def _related(info: WorkInfo) -> Cells:
     return [words.state_cell(info.state), info.id, clean(info.worker_name)]
+
+
+def _show_stops(screen: Screen, stops: Sequence[StopInfo]) -> None:
+    for at, each in enumerate(stops[:_MOST_RELATED]):
+        ran = f" after {_length(moment(each.stopped_at) - moment(each.started_at))}" if each.started_at else ""
+        line = f"{words.local(each.stopped_at)}{ran}, {each.reason.name}, attempt {number(each.run_attempt_count)}"
+        screen.say(f"  {'stops' if not at else '':<13} {line}, on {clean(each.node or '?')}")
+    if len(stops) > _MOST_RELATED:
+        screen.say(f"  {'':<13} … and {number(len(stops) - _MOST_RELATED)} more", dim=True)
 
 
 def _show_block(screen: Screen, title: str, text: str) -> None:

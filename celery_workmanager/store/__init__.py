@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
@@ -199,11 +199,11 @@ class Store(StoreBase):
             self._write(lambda conn: periods.write_moved(conn, moved))
         return [claim for claim in claims if claim.id not in passed]
 
-    def look(self) -> claiming.Look:
-        """The lanes in which something may be claimed."""
+    def look(self, known: Container[int] | None = None) -> claiming.Look:
+        """The lanes in which something may be claimed, and what those stand for that are not among the `known`."""
         self.open()
         with self.database.plain(relaxed=True) as connection:
-            return claiming.look(connection)
+            return claiming.look(connection, known)
 
     def ready_lanes(self) -> list[int]:
         """The same, for who doesn't claim."""
@@ -319,8 +319,21 @@ class Store(StoreBase):
             ring(connection)
         return promoted
 
+    def pass_deadlines(self) -> int:
+        """Let works whose deadline has come run whatever their constraints say, a chunk at a time; returns how many."""
+        total = 0
+        while some := self._write(self._pass_deadlines):
+            total += some
+        return total
+
+    def _pass_deadlines(self, connection: Connection) -> int:
+        passed = upkeeping.pass_deadlines(connection, self.clock.now())
+        if passed:
+            ring(connection)
+        return passed
+
     def next_moment(self) -> int | None:
-        """When the next work is due or expires (microseconds)."""
+        """When the next work is due, expires or has its deadline (microseconds)."""
         return self._read(upkeeping.next_moment)
 
     def expire(self) -> list[str]:

@@ -14,7 +14,7 @@ from celery_workmanager.database import Database, time_of
 from celery_workmanager.query import WorkQuery
 from celery_workmanager.store import deleting, facts
 from celery_workmanager.terms import Terms
-from celery_workmanager.work import RunInfo, WorkInfo
+from celery_workmanager.work import RunInfo, StopInfo, WorkInfo
 
 T = TypeVar("T")
 
@@ -79,6 +79,10 @@ class StoreBase:
     def runs(self, work_id: str) -> list[RunInfo]:
         """The past runs that are kept of a periodic work, the newest first."""
         return self._read(lambda conn: queries.runs(conn, work_id))
+
+    def stops(self, work_id: str) -> list[StopInfo]:
+        """The stops that are kept of a work's runs, the newest first."""
+        return self._read(lambda conn: queries.stops(conn, work_id))
 
     def next_run_times(self, work_id: str, count: int) -> list[int]:
         """When an unfinished work runs next, as far as it is known (microseconds). Raises WorkNotFound."""

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, bindparam, select, union, update
 from celery_workmanager.events import Change, WorkEvent
 from celery_workmanager.lifecycle import Move, leaves, reaches
 from celery_workmanager.news import note
-from celery_workmanager.store import aftermath, periods
+from celery_workmanager.store import aftermath, periods, stops
 from celery_workmanager.store.aftermath import bad_end
 from celery_workmanager.store.graph import lock_descendants, lock_works
 from celery_workmanager.tables import member, state_in, tag, work
@@ -72,6 +72,7 @@ def cancel_with_descendants(
         runs = [row.id for row in doomed if row.state == State.RUNNING and '"period"' in row.options]
         if runs:
             periods.write_cancelled(connection, runs, now, terms, reason)
+        stops.write_cancelled(connection, [row.id for row in doomed if row.state == State.RUNNING], now, terms, reason)
         binds = [_cancelled(row, now, terms, reason, error) for row in doomed]
         connection.execute(_CANCEL, binds)
         _note(connection, doomed, binds, change, frozenset(roots))

@@ -6,8 +6,8 @@ A claim never reads by time or state: promotion moved what is due into the small
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any
@@ -29,6 +29,7 @@ from sqlalchemy import (
 )
 
 from celery_workmanager.database import locking
+from celery_workmanager.lanes import Lane, lane_read
 from celery_workmanager.lifecycle import Move, leaves, reaches
 from celery_workmanager.outcome import Claim, Standing
 from celery_workmanager.pauses import LanePauses
@@ -76,9 +77,9 @@ def _ready_lanes() -> Select[Any]:
 _READY_LANES = _ready_lanes()
 _PAUSES = select(null(), pause.c.kind, pause.c.label, pause.c.token).where(OF_LANES)
 _LOOK = union_all(_READY_LANES.add_columns(null(), null(), null()), _PAUSES)
-#: The queue and worker of lanes that were looked at while something was paused: the same for ever.
-_NAMES: dict[int, tuple[str, str]] = {}
-_MOST_NAMES = 4096
+#: What lanes stand for that were looked into: the same for ever.
+_KINDS: dict[int, Lane] = {}
+_MOST_KINDS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,8 @@ class Look:
 
     lanes: list[int]
     stamp: int
+    #: What those among them stand for that the looker didn't know.
+    kinds: Mapping[int, Lane] = field(default_factory=dict)
     #: The names of nodes that may claim nothing.
     drained: frozenset[str] = frozenset()
 
@@ -96,28 +99,42 @@ def ready_lanes(connection: Connection) -> list[int]:
     return list(connection.execute(_READY_LANES).scalars())
 
 
-def look(connection: Connection) -> Look:
-    """The lanes in which anything may be claimed now: those of paused queues and workers are left out."""
+def look(connection: Connection, known: Container[int] | None = None) -> Look:
+    """The lanes in which anything may be claimed now: those of paused queues and workers are left out.
+
+    `known`: the lanes that needn't be told what they stand for (``None``: none need). Those that this version can't
+    tell are left out.
+    """
     rows = connection.execute(_LOOK).all()
     pauses = [row for row in rows if row[0] is None]
     lanes = [row[0] for row in rows if row[0] is not None]
+    kinds: dict[int, Lane] = {}
+    if known is not None:
+        kinds = {lane: kind for lane in lanes if lane not in known and (kind := _kind(connection, lane)) is not None}
+        lanes = [lane for lane in lanes if lane in known or lane in kinds]
     if not pauses:
-        return Look(lanes, 0)
+        return Look(lanes, 0, kinds)
     paused = LanePauses.of((row[1], row[2]) for row in pauses)
-    open_ = [lane for lane in lanes if _is_open(connection, lane, paused)]
-    return Look(open_, sum(row[3] for row in pauses), paused.nodes)
+    lanes = [lane for lane in lanes if _is_open(connection, lane, paused)]
+    return Look(lanes, sum(row[3] for row in pauses), kinds, paused.nodes)
 
 
 def _is_open(connection: Connection, lane: int, paused: LanePauses) -> bool:
-    if lane not in _NAMES:
-        head = select(work.c.queue, work.c.worker).where(work.c.ready_lane == lane).limit(1)
+    kind = _kind(connection, lane)
+    return kind is not None and not paused.cover(kind.queue, kind.worker)
+
+
+def _kind(connection: Connection, lane: int) -> Lane | None:
+    kind = _KINDS.get(lane)
+    if kind is None:
+        head = select(work.c.queue, work.c.worker, work.c.options).where(work.c.ready_lane == lane).limit(1)
         row = connection.execute(head).first()
-        if row is None:
-            return False  # what was ready is gone
-        if len(_NAMES) >= _MOST_NAMES:
-            _NAMES.clear()
-        _NAMES[lane] = (row.queue, row.worker)
-    return not paused.cover(*_NAMES[lane])
+        kind = None if row is None else lane_read(lane, row.queue, row.worker, row.options)
+        if kind is not None:
+            if len(_KINDS) >= _MOST_KINDS:
+                _KINDS.clear()
+            _KINDS[lane] = kind
+    return kind
 
 
 @lru_cache(maxsize=MOST_LANES * 4)

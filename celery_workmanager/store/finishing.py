@@ -31,7 +31,7 @@ from celery_workmanager.events import Change, WorkEvent
 from celery_workmanager.inheritance import Failed, inherited_errors
 from celery_workmanager.lifecycle import Move, leaves, reaches
 from celery_workmanager.news import note
-from celery_workmanager.store import aftermath, periods
+from celery_workmanager.store import aftermath, periods, stops
 from celery_workmanager.store.aftermath import BadEnd, bad_end
 from celery_workmanager.store.deleting import chunks
 from celery_workmanager.store.graph import lock_descendants, lock_works, ways_down
@@ -195,6 +195,7 @@ def settle(
     if any(verdict.period is not None for verdict in mine):
         mine = periods.let_go(connection, mine)
         periods.write(connection, mine)
+    stops.write_ends(connection, mine, now, terms)
     _write(connection, [verdict for verdict in mine if verdict.replacement is None], now)
     _free(connection, [each.id for each in mine if rows[each.id].held is not None and each.state.is_finished])
     for verdict in mine:

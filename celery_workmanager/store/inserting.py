@@ -178,11 +178,12 @@ def _insert_rows(connection: Connection, rows: Sequence[dict[str, Any]], *, has_
     """Insert works; returns whether some of them may be held, now that their labels are written."""
     if has_labels and len(rows) == 1:
         return bool(connection.execute(_INSERT_AND_ASK, rows).scalar_one())
-    periodic = [row for row in rows if "period_at" in row]
     # One statement needs the same columns of all its rows.
-    for some in ([row for row in rows if "period_at" not in row] if periodic else rows, periodic):
-        if some:
-            connection.execute(_INSERT, some)
+    alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        alike.setdefault(tuple(row), []).append(row)
+    for some in alike.values():
+        connection.execute(_INSERT, some)
     return has_labels and bool(connection.execute(_ASK).scalar_one())
 
 

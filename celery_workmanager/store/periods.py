@@ -9,10 +9,12 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
+from celery_workmanager.lanes import lane_with
 from celery_workmanager.lifecycle import Move, leaves, reaches
 from celery_workmanager.outcome import Claim, Standing
 from celery_workmanager.periods import Periodicity
 from celery_workmanager.store.deleting import chunks
+from celery_workmanager.store.rows import period_deadline
 from celery_workmanager.tables import run, state_in, work
 from celery_workmanager.terms import Terms
 from celery_workmanager.verdict import EndedRun, PeriodicPart, Verdict
@@ -60,9 +62,21 @@ def write(connection: Connection, verdicts: Iterable[Verdict]) -> None:
     standings = [_standing_binds(each, part.standing) for each, part in parts.items() if part.standing is not None]
     if standings:
         connection.execute(_STAND, standings)
+    _renew_deadlines(connection, [verdict for verdict, part in parts.items() if part.has_deadline])
     _remember(
         connection, [_entry(each, part.run, rows[each.id]) for each, part in parts.items() if part.run is not None]
     )
+
+
+def _renew_deadlines(connection: Connection, verdicts: Sequence[Verdict]) -> None:
+    """The next runs wait for their constraints again, until their own deadlines."""
+    next_run = {verdict.id: verdict.run_at for verdict in verdicts}
+    columns = (work.c.id, work.c.queue, work.c.worker, work.c.options)
+    for some in chunks(sorted(next_run)):
+        for row in connection.execute(select(*columns).where(work.c.id.in_(some))).all():
+            options = json.loads(row.options)
+            renewed = period_deadline(options, next_run[row.id]) | {"lane": lane_with(row.queue, row.worker, options)}
+            connection.execute(update(work).where(work.c.id == row.id).values(**renewed))
 
 
 def write_moved(connection: Connection, claims: Iterable[Claim]) -> None:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from celery_workmanager.errors import InvalidRequest
-from celery_workmanager.lanes import lane_of
+from celery_workmanager.lanes import lane_with
 from celery_workmanager.lifecycle import FINISHED
 from celery_workmanager.mergers import OverwritingInputMerger, merger_path
 from celery_workmanager.periodic import PeriodicWorkRequest
@@ -74,9 +74,10 @@ def spec_columns(request: WorkRequest, queue: str, now: int, terms: Terms) -> di
     return {
         "worker": request.worker_name,
         "queue": queue,
-        "lane": lane_of(queue, request.worker_name),
+        "lane": lane_with(queue, request.worker_name, options),
         "urgency": urgency_of(request),
         "expires_at": expires_at,
+        "deadline_at": options.get("deadline"),
         "options": json.dumps(options) if options else EMPTY,
         "input": request.input_data.to_json() if request.call is None else request.call.arguments,
     }
@@ -119,12 +120,23 @@ def new_row(
         if isinstance(request, PeriodicWorkRequest):
             row |= first_period(json.loads(row["options"]), request.next_schedule_time_override, now)
             run_at = row["period_at"] if row["override_at"] is None else row["override_at"]
+            row |= period_deadline(json.loads(row["options"]), run_at)
         else:
             run_at = first_run_at(now, micros(request.initial_delay))
         row |= {"enqueued_at": now, **ready_columns(run_at, row["lane"], now)}
     elif state in FINISHED:
         row |= finished_columns(now, None, json.loads(row["options"]), terms)
+    if row["deadline_at"] is None:
+        del row["deadline_at"]
     return row
+
+
+def period_deadline(options: dict[str, Any], run_at: int) -> dict[str, Any]:
+    """The columns of a periodic work with a deadline, whose next run is due at `run_at`: it counts from there."""
+    if "deadline_after" not in options:
+        return {}
+    at = run_at + options["deadline_after"]
+    return {"deadline_at": at, "options": json.dumps(options | {"deadline": at})}
 
 
 def first_period(options: dict[str, Any], override: datetime | None, now: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from celery_workmanager.bell import ring
 from celery_workmanager.database import locking
 from celery_workmanager.errors import InvalidRequest, UnsupportedOperation, WorkNotFound
 from celery_workmanager.events import Change, WorkEvent
+from celery_workmanager.lanes import lane_with
 from celery_workmanager.lifecycle import state_at_insertion
 from celery_workmanager.news import note
 from celery_workmanager.outcome import Standing
@@ -22,7 +23,7 @@ from celery_workmanager.periods import Periodicity, moment_after_update, run_mom
 from celery_workmanager.policies import UpdateResult
 from celery_workmanager.requests import WorkRequest
 from celery_workmanager.store.marks import held_as_stored
-from celery_workmanager.store.rows import EMPTY, first_period, ready_columns, spec_columns
+from celery_workmanager.store.rows import EMPTY, first_period, period_deadline, ready_columns, spec_columns
 from celery_workmanager.store.upserts import insert_or_ignore
 from celery_workmanager.tables import edge, member, tag, work
 from celery_workmanager.terms import Terms, backoff_of, backoff_wait
@@ -67,6 +68,7 @@ def update_work(
     elif row.finished_at is not None:
         # The run has ended its period itself and goes on: the moment of the next one is known, but it isn't due yet.
         values |= _next_columns(row, values, now, terms) | {"due_at": None, "ready_lane": None}
+    values |= period_deadline(json.loads(values["options"]), values.get("run_at", row.run_at))
     connection.execute(update(work).where(work.c.id == row.id).values(**values))
     return UpdateResult.APPLIED_FOR_NEXT_RUN if is_claimed else UpdateResult.APPLIED_IMMEDIATELY
 
@@ -145,13 +147,19 @@ def _copy_labels(connection: Connection, work_id: str, new_id: str) -> None:
 
 
 def _as_new(row: Any, new_id: str, now: int, held: int | None) -> dict[str, Any]:
-    again = {} if row.period_at is None else first_period(json.loads(row.options), None, now)
+    options = json.loads(row.options)
+    again = {} if row.period_at is None else first_period(options, None, now)
+    run_at = again.get("period_at", now)
+    lane = lane_with(row.queue, row.worker, options)
     return {
         **{column.name: getattr(row, column.name) for column in work.columns},
         "id": new_id,
         "state": int(State.ENQUEUED),
         **again,
-        **ready_columns(again.get("period_at", now), row.lane, now, held=held),
+        "lane": lane,
+        "deadline_at": options.get("deadline"),
+        **period_deadline(options, run_at),
+        **ready_columns(run_at, lane, now, held=held),
         "held": held,
         "expires_at": None,
         "node": None,

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 
-from sqlalchemy import Connection, case, delete, func, or_, select, update
+from sqlalchemy import BigInteger, Connection, bindparam, case, delete, func, or_, select, update
 
 from celery_workmanager.call import facts_of
 from celery_workmanager.database import locking
 from celery_workmanager.events import Change
 from celery_workmanager.inheritance import Failed
+from celery_workmanager.lanes import lane_with
 from celery_workmanager.lifecycle import Move, leaves, state_at_insertion
 from celery_workmanager.news import note
 from celery_workmanager.store.cancelling import cancel_with_descendants
@@ -41,15 +42,46 @@ def promote(connection: Connection, now: int, limit: int = CHUNK) -> int:
     return len(ids)
 
 
+_OVERDUE = (
+    update(work)
+    .where(work.c.id == bindparam("key"), work.c.deadline_at <= bindparam("at"))
+    .values(
+        deadline_at=None,
+        lane=bindparam("free"),
+        ready_lane=case((work.c.ready_lane.is_not(None), bindparam("free", type_=BigInteger)), else_=None),
+    )
+)
+
+
+def pass_deadlines(connection: Connection, now: int, limit: int = CHUNK) -> int:
+    """Give works whose deadline has come the lane of works without constraints; returns how many (at most `limit`)."""
+    columns = (work.c.id, work.c.queue, work.c.worker, work.c.options)
+    due = select(*columns).where(work.c.deadline_at <= now).order_by(work.c.deadline_at).limit(limit)
+    rows = connection.execute(locking(due, connection, skip=True)).all()
+    if rows:
+        overdue = [
+            {
+                "key": row.id,
+                "at": now,
+                "free": lane_with(row.queue, row.worker, json.loads(row.options), is_overdue=True),
+            }
+            for row in rows
+        ]
+        connection.execute(_OVERDUE, overdue)
+    return len(rows)
+
+
 def next_moment(connection: Connection) -> int | None:
-    """When the next delayed work is due, or the next one expires (microseconds)."""
+    """When the next delayed work is due, or the next one expires or has its deadline (microseconds)."""
     # SQLite takes a partial index only where its condition is repeated. The first of an order, not a minimum: for that
     # PostgreSQL reads every entry, if its statistics are from a moment when there were none.
     due = select(work.c.due_at).where(work.c.due_at.is_not(None)).order_by(work.c.due_at).limit(1)
     may_expire = (work.c.expires_at.is_not(None), work.c.node.is_(None))
     expires = select(work.c.expires_at).where(*may_expire).order_by(work.c.expires_at).limit(1)
-    both = select(due.scalar_subquery(), expires.scalar_subquery())
-    moments = [moment for moment in connection.execute(both).one() if moment is not None]
+    deadline = work.c.deadline_at
+    deadlines = select(deadline).where(deadline.is_not(None)).order_by(deadline).limit(1)
+    firsts = select(due.scalar_subquery(), expires.scalar_subquery(), deadlines.scalar_subquery())
+    moments = [moment for moment in connection.execute(firsts).one() if moment is not None]
     return min(moments, default=None)
 
 

@@ -12,10 +12,12 @@ from celery_workmanager.database import Database
 from celery_workmanager.dispatcher import Dispatcher
 from celery_workmanager.lanes import lane_of
 from celery_workmanager.lease import Lease
+from celery_workmanager.offer import Offer
 from celery_workmanager.outcome import Claim, Ending, Outcome
 from celery_workmanager.planning import Step
 from celery_workmanager.policies import ExistingWorkPolicy
 from celery_workmanager.query import WorkQuery
+from celery_workmanager.readings import Readings
 from celery_workmanager.requests import OneTimeWorkRequest
 from celery_workmanager.settings import Settings
 from celery_workmanager.store import Store
@@ -79,11 +81,12 @@ class Node:
         self.store, self.clock = store, clock
         self.engine = ScriptedEngine(concurrency)
         self.worker = "w"
+        self.readings = Readings()
         self.dispatcher = Dispatcher(
             store,
             self.engine,
             clock,
-            lambda: {lane_of("q", self.worker): self.worker},
+            Offer(lambda: {lane_of("q", self.worker): self.worker}, clock, lambda: self.readings),
             max_in_flight=most,
             bucket_of=bucket_of,
         )
