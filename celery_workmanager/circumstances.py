@@ -14,6 +14,7 @@ from celery_workmanager.explanation import Explanation
 from celery_workmanager.lifecycle import UNFINISHED
 from celery_workmanager.pauses import PauseInfo, PauseKind
 from celery_workmanager.queries import pause_info
+from celery_workmanager.readings import Readings
 from celery_workmanager.requests import WorkRequest
 from celery_workmanager.serving import NodeFacts
 from celery_workmanager.store import Store, leasing, rows
@@ -113,6 +114,8 @@ def node_facts(row: leasing.NodeRow, now: int, holds: int = 0) -> NodeFacts:
         workers=None if workers is None else frozenset(workers),
         concurrency=facts.get("concurrency"),
         holds=holds,
+        readings=Readings.from_json(facts.get("readings", {})),
+        watches_files=bool(facts.get("watches_files")),
     )
 
 

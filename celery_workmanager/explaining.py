@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from celery_workmanager.constraints import Constraints
 from celery_workmanager.explanation import Explanation, Reason, ReasonKind
 from celery_workmanager.pauses import PauseInfo, PauseKind, PauseTarget
 from celery_workmanager.serving import NodeFacts, listed, of_nodes, told
@@ -47,6 +48,12 @@ class WorkFacts:
     error: str | None
     options: Mapping[str, Any]
 
+    def constraints_at(self, now: int) -> Constraints:
+        """What a node must meet to run it at `now`: nothing once its deadline has passed."""
+        if "constraints" not in self.options or self.options.get("deadline", now + 1) <= now:
+            return Constraints.NONE
+        return Constraints.from_json(self.options["constraints"])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Circumstances:
@@ -78,8 +85,9 @@ def explain(seen: Circumstances, now: int) -> Explanation:
 
 def _waiting(seen: Circumstances, now: int) -> Iterator[Reason]:
     drained = {pause.label: pause.since for pause in seen.pauses if pause.kind is PauseKind.NODE}
-    nodes = of_nodes(seen.work.queue, seen.work.worker, seen.nodes, drained)
-    own = [*_not_due(seen.work, now), *_blocked(seen), *_paused(seen)]
+    work = seen.work
+    nodes = of_nodes(work.queue, work.worker, work.constraints_at(now), seen.nodes, drained, now)
+    own = [*_not_due(work, now), *_blocked(seen), *_paused(seen)]
     yield from own
     yield from nodes.holding
     if not own and not nodes.holding:
@@ -87,7 +95,7 @@ def _waiting(seen: Circumstances, now: int) -> Iterator[Reason]:
         if not nodes.busy and not seen.before:
             yield Reason(ReasonKind.READY, f"nothing holds it up: {listed(nodes.able)} will claim it now")
     yield from () if own else _position(seen)
-    yield from _to_come(seen.work)
+    yield from _to_come(work)
 
 
 # -- finished or in hand -----------------------------------------------------------------------------------------

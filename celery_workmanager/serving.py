@@ -6,7 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from celery_workmanager.constraints import Constraints
 from celery_workmanager.explanation import NodeView, Reason, ReasonKind
+from celery_workmanager.judgement import Unmet, unmet
+from celery_workmanager.readings import Readings
 from celery_workmanager.timing import as_datetime
 
 #: Nodes that a sentence names.
@@ -29,6 +32,9 @@ class NodeFacts:
     #: How many works it runs at once, if it has told, and how many it has in hand.
     concurrency: int | None = None
     holds: int = 0
+    readings: Readings = Readings.NONE
+    #: Whether it can watch files.
+    watches_files: bool = False
 
     def consumes(self, queue: str) -> bool:
         """Whether it takes works of the queue."""
@@ -37,6 +43,18 @@ class NodeFacts:
     def knows(self, worker: str) -> bool:
         """Whether it has registered the worker."""
         return self.workers is None or worker in self.workers
+
+    def unmet(self, constraints: Constraints, now: int) -> tuple[Unmet, ...]:
+        """What of `constraints` it doesn't meet at `now`; the testing kit's meets whatever no test has declared."""
+        found = unmet(constraints, self.readings, now)
+        if self.queues is not None:
+            return found
+        return tuple(each for each in found if each.sensor is None or each.sensor in self.readings)
+
+    def view(self, found: Unmet) -> NodeView:
+        """What it has read of something that it doesn't meet."""
+        reading = None if found.sensor is None else self.readings.get(found.sensor)
+        return NodeView(self.name, found.text, as_datetime(reading.at or None) if reading is not None else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +69,18 @@ class OfNodes:
     able: tuple[str, ...] = ()
 
 
-def of_nodes(queue: str, worker: str, nodes: Sequence[NodeFacts], drained: Mapping[str, datetime | None]) -> OfNodes:
-    """Why no node takes a work for `worker` in `queue`, or which do; `drained`: since when, by the names of nodes."""
+def of_nodes(
+    queue: str,
+    worker: str,
+    constraints: Constraints,
+    nodes: Sequence[NodeFacts],
+    drained: Mapping[str, datetime | None],
+    now: int,
+) -> OfNodes:
+    """Why no node takes a work for `worker` in `queue` at `now`, or which do.
+
+    `drained`: since when, by the names of nodes.
+    """
     alive = [node for node in nodes if node.is_alive]
     serving = [node for node in alive if node.consumes(queue) and node.knows(worker)]
     if not serving:
@@ -60,7 +88,13 @@ def of_nodes(queue: str, worker: str, nodes: Sequence[NodeFacts], drained: Mappi
     open_ = [node for node in serving if node.name not in drained]
     if not open_:
         return OfNodes(holding=tuple(_drained(serving, drained)))
-    return OfNodes(busy=tuple(_busy(open_)), able=tuple(node.name for node in open_))
+    failing = {node.name: node.unmet(constraints, now) for node in open_}
+    meeting = [node for node in open_ if not failing[node.name]]
+    if not meeting:
+        return OfNodes(holding=tuple(_unmet(open_, failing)))
+    if constraints.content_uri_triggers:
+        return OfNodes(holding=(_untriggered(constraints, meeting),))
+    return OfNodes(busy=tuple(_busy(meeting)), able=tuple(node.name for node in meeting))
 
 
 def _unserved(queue: str, worker: str, nodes: Sequence[NodeFacts], alive: Sequence[NodeFacts]) -> Reason:
@@ -92,6 +126,29 @@ def _drained(serving: Sequence[NodeFacts], drained: Mapping[str, datetime | None
     yield Reason(ReasonKind.PAUSED, text + more, since=since, nodes=tuple(views[:MOST_VIEWS]))
 
 
+def _unmet(nodes: Sequence[NodeFacts], failing: Mapping[str, Sequence[Unmet]]) -> Iterator[Reason]:
+    """One reason a constraint, first those that most nodes don't meet, else in the order of stop reasons."""
+    views: dict[str, list[NodeView]] = {}
+    for node in nodes:
+        for found in failing[node.name]:
+            views.setdefault(found.constraint, []).append(node.view(found))
+    for some in sorted(views.values(), key=len, reverse=True):
+        more = "" if len(some) == 1 else f" and {len(some) - 1} more"
+        text = f"a constraint is unmet on {some[0].name}{more}: {some[0].text}"
+        yield Reason(ReasonKind.CONSTRAINT, text, nodes=tuple(some[:MOST_VIEWS]))
+
+
+def _untriggered(constraints: Constraints, nodes: Sequence[NodeFacts]) -> Reason:
+    uris = [trigger.uri for trigger in constraints.content_uri_triggers]
+    watching = [node.name for node in nodes if node.watches_files]
+    if watching:
+        means = f"watched by {listed(watching, 'and')}"
+    else:
+        means = "no node that could run it can watch files (celery-workmanager[files] is not installed there)"
+    text = f"nothing has changed at {listed(uris)}: {means}"
+    return Reason(ReasonKind.CONTENT_TRIGGER, text)
+
+
 def _busy(nodes: Sequence[NodeFacts]) -> Iterator[Reason]:
     if all(node.concurrency is not None and node.holds >= node.concurrency for node in nodes):
         views = [NodeView(node.name, f"has {node.holds} in hand and runs {node.concurrency} at once") for node in nodes]
@@ -112,11 +169,10 @@ def _since(at: datetime | None) -> str:
     return "" if at is None else f" since {at:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str], joint: str = "or") -> str:
     """Some names in a sentence: "a, b, c or 4 more"."""
-    if len(names) <= NAMED:
-        return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-    return f"{', '.join(names[:NAMED])} or {len(names) - NAMED} more"
+    shown = names if len(names) <= NAMED + 1 else [*names[:NAMED], f"{len(names) - NAMED} more"]
+    return f" {joint} ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))
 
 
 def _quoted(queues: Iterable[str] | None) -> str:

@@ -202,7 +202,7 @@ class WorkManagerTestKit:
         return self._dispatcher
 
     def _facts(self) -> dict[str, Any]:
-        return {"pool": "kit", "readings": self.node.readings.to_json()}
+        return {"pool": "kit", "readings": self.node.readings.to_json(), "watches_files": True}
 
     def _judge(self) -> None:
         if self._dispatcher is not None:

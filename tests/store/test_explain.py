@@ -11,10 +11,12 @@ import pytest
 
 from celery_workmanager import circumstances
 from celery_workmanager.circumstances import explain_new, explain_stored
+from celery_workmanager.constraints import Constraints
 from celery_workmanager.errors import WorkNotFound
 from celery_workmanager.explanation import Explanation, NodeView, ReasonKind
 from celery_workmanager.outcome import Ending
 from celery_workmanager.pauses import PauseKind, PauseTarget
+from celery_workmanager.readings import Readings
 from celery_workmanager.store import Store, pausing
 from celery_workmanager.store.leasing import NodeRow
 from celery_workmanager.timing import SECOND, as_datetime
@@ -319,3 +321,54 @@ def same(explanation: Explanation) -> Explanation:
 
 def test_views_hold_what_a_node_says():
     assert NodeView("w@a", "is away").to_dict() == {"name": "w@a", "text": "is away", "read_at": None}
+
+
+# -- constraints -------------------------------------------------------------------------------------------------
+
+
+def read(**words: Any) -> Any:
+    return Readings.of(START - 2 * SECOND, **words).to_json()
+
+
+def test_an_unmet_constraint_says_what_each_node_read_and_when(store: Store):
+    asked = Constraints(requires_charging=True, requires_storage_not_low=True, node_labels=["gpu=a100"])
+    node(store, readings=read(charging=False, storage_free_percent=3, labels={"gpu": "a100"}))
+    node(store, "w@beta", readings=read(charging=True, storage_free_percent=3, labels={}))
+    node(store, "w@deaf", queues=["mail"], readings=read(charging=True, storage_free_percent=50))
+    put(store, job("a", constraints=asked, deadline=60))
+    first, *others, deadline = explain_stored(store, "a").reasons
+    assert first.kind is ReasonKind.CONSTRAINT
+    assert first.text.startswith("a constraint is unmet on w@alpha and 1 more: storage is not low: expected ")
+    assert first.text.endswith("the node read 3 % (declared)")
+    assert [each.name for each in first.nodes] == ["w@alpha", "w@beta"]
+    assert {each.read_at for each in first.nodes} == {as_datetime(START - 2 * SECOND)}
+    assert [each.nodes[0].name for each in others] == ["w@alpha", "w@beta"]
+    assert ["charging" in others[0].text, "labels gpu=a100" in others[1].text] == [True, True]
+    assert (deadline.kind, deadline.until) == (ReasonKind.DEADLINE, as_datetime(START + 60 * SECOND))
+    node(store, "w@gamma", readings=read(charging=True, storage_free_percent=50, labels={"gpu": "a100"}))
+    assert why(store)[0] == ("ready", "nothing holds it up: w@gamma will claim it now")
+
+
+def test_after_its_deadline_constraints_hold_nothing_up(store: Store):
+    node(store, lease=HOUR, readings=read(charging=False))
+    put(store, job("a", constraints=Constraints(requires_charging=True), deadline=60))
+    assert kinds(store) == ["constraint", "deadline"]
+    move(store, 61 * SECOND)
+    store.pass_deadlines()
+    assert kinds(store) == ["ready"]
+
+
+def test_what_no_sensor_reads_is_unmet_and_said_so(store: Store):
+    node(store)
+    put(store, job("a", constraints=Constraints(custom=["license"])))
+    told = "custom constraint license is met: not known to the node (nothing reads it)"
+    assert why(store) == [("constraint", f"a constraint is unmet on w@alpha: {told}")]
+
+
+def test_a_content_trigger_says_what_it_waits_for_and_who_watches(store: Store):
+    node(store)
+    put(store, job("a", constraints=Constraints(content_uri_triggers=["/in/*.csv", "/etc/hosts"])))
+    told = "no node that could run it can watch files (celery-workmanager[files] is not installed there)"
+    assert why(store) == [("content_trigger", f"nothing has changed at /etc/hosts or /in/*.csv: {told}")]
+    node(store, "w@beta", watches_files=True)
+    assert why(store) == [("content_trigger", "nothing has changed at /etc/hosts or /in/*.csv: watched by w@beta")]
