@@ -83,6 +83,10 @@ def periodic_from(call: OneTimeWorkRequest, **times: Any) -> PeriodicWorkRequest
         time_limit=call.time_limit,
         soft_time_limit=call.soft_time_limit,
         max_attempts=call.max_attempts,
+        constraints=call.constraints,
+        deadline=call.deadline,
+        concurrency=call.concurrency,
+        rate=call.rate,
         call=call.call,
         **times,
     )

@@ -142,6 +142,14 @@ class InvalidSetting(ConfigurationError):
         super().__init__(f"expected setting {name} to be {expected}, got: {self.got}")
 
 
+class UnknownConstraint(ConfigurationError, LookupError):
+    """No custom constraint of that name is known to this node."""
+
+    def __init__(self, name: str, known: Iterable[str] = ()) -> None:
+        self.name = name
+        super().__init__(f"expected a known custom constraint, got: {name!r}{_did_you_mean(name, known)}")
+
+
 class AlreadyInitialized(WorkManagerError, RuntimeError):
     """A second WorkManager for one app."""
 

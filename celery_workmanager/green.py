@@ -5,10 +5,13 @@ from __future__ import annotations
 import sqlite3
 import sys
 import time
+from collections.abc import Callable
 from time import sleep
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ("PatientConnection", "is_green")
+__all__ = ("PatientConnection", "is_green", "off_loop")
+
+_T = TypeVar("_T")
 
 #: Seconds between two tries to get SQLite's lock: at first, and at most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.02
@@ -20,6 +23,30 @@ def is_green() -> bool:
     if monkey is None or not all(map(monkey.is_module_patched, ("queue", "threading", "time"))):
         return False
     return sleep is time.sleep
+
+
+def off_loop(function: Callable[[], _T]) -> Callable[[], _T]:
+    """Return `function` as one that stops no other greenlet, for what gevent can't wait for: files."""
+    if not is_green():
+        return function
+    from gevent.threadpool import ThreadPool  # noqa: PLC0415  # only in a process of greenlets
+
+    def attempt() -> tuple[Any, BaseException | None]:
+        try:
+            return function(), None
+        except BaseException as error:  # noqa: BLE001  # it belongs to the greenlet that waits
+            return None, error
+
+    pool = ThreadPool(1)
+
+    def wait() -> _T:
+        value, raised = pool.apply(attempt)
+        if raised is not None:
+            raise raised
+        found: _T = value
+        return found
+
+    return wait
 
 
 class PatientConnection(sqlite3.Connection):

@@ -114,6 +114,12 @@ def _not_low(constraint: str, reason: StopReason, words: str, sensor: str, perce
     )
 
 
+def _idle_read(facts: _Facts) -> str:
+    load = facts.get("load")
+    read = "that it is busy" if load is None else f"{100 * load:g} %"
+    return "hours in which it is never idle" if facts.get("in_hours") is False else read
+
+
 _CHARGING = _Demand(
     "charging",
     StopReason.CONSTRAINT_CHARGING,
@@ -121,7 +127,7 @@ _CHARGING = _Demand(
     "power",
     lambda facts: facts.get("charging") is True,
     lambda _: "a power supply",
-    lambda _: "none",
+    lambda facts: "none" if facts.get("charging") is False else "nothing of it",
 )
 _BATTERY = _not_low(
     "battery_not_low",
@@ -141,7 +147,7 @@ _IDLE = _Demand(
     "idle",
     lambda facts: facts.get("idle") is True,
     lambda facts: str(facts.get("expected", "it to be idle")),
-    lambda facts: "other hours" if facts.get("in_hours") is False else f"{facts.get('load', 'that it is busy')}",
+    _idle_read,
 )
 
 
@@ -246,5 +252,5 @@ def _ours(constraint: str, words: str, sensor: str, fact: str, expected: str) ->
         sensor,
         lambda facts: facts.get(fact) is True,
         lambda _: expected,
-        lambda facts: "none" if fact == "reachable" else f"{facts.get('reading', 'that it is not')}",
+        lambda facts: str(facts.get("why", "none") if fact == "reachable" else facts.get("reading", "that it isn't")),
     )

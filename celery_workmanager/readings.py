@@ -83,10 +83,14 @@ class Readings(Mapping[str, Reading]):
             )
         return cls(found)
 
-    def same_values(self, other: Readings) -> bool:
-        """Whether `other` differs from it in moments at most."""
-        return {name: (each.value, each.note) for name, each in self.items()} == {
-            name: (each.value, each.note) for name, each in other.items()
+    def judges_like(self, other: Readings) -> bool:
+        """Whether every constraint is met by `other` as by this one: figures and moments may differ."""
+        return self._decisive() == other._decisive()
+
+    def _decisive(self) -> dict[str, Any]:
+        return {
+            sensor: None if (facts := each.value) is None else {k: v for k, v in facts.items() if k not in _FIGURES}
+            for sensor, each in self._readings.items()
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -99,5 +103,7 @@ class Readings(Mapping[str, Reading]):
         return cls({name: Reading(**each) for name, each in values.items()})
 
 
+#: Facts that no constraint is judged by; what they mean stands beside them.
+_FIGURES = {"battery_percent", "expected", "free_bytes", "free_percent", "load", "path", "reading", "why"}
 _UNKNOWN = Reading(None, note="declared unknown")
 Readings.NONE = Readings()

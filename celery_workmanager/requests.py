@@ -18,6 +18,7 @@ from celery_workmanager.checks import (
     check_time_limit,
     check_whole,
 )
+from celery_workmanager.constraint_checks import check_constraints, warn_of
 from celery_workmanager.constraints import Constraints
 from celery_workmanager.data import Data
 from celery_workmanager.errors import InvalidRequest
@@ -27,6 +28,7 @@ from celery_workmanager.mergers import InputMerger, OverwritingInputMerger, chec
 from celery_workmanager.policies import BackoffPolicy, OutOfQuotaPolicy
 
 DEFAULT_BACKOFF_DELAY = timedelta(seconds=30)
+_DEFAULT_BACKOFF = (BackoffPolicy.EXPONENTIAL, DEFAULT_BACKOFF_DELAY)
 HIGHEST_PRIORITY = 255
 #: Longer trace tags are cut (WorkManager semantics: WorkRequest.Builder.setTraceTag).
 LONGEST_TRACE_TAG = 127
@@ -117,12 +119,17 @@ class WorkRequest:
         _set(self, "queue", None if queue is None else check_text("queue", queue))
         _set(self, "priority", check_whole("priority", priority, 0, HIGHEST_PRIORITY))
 
-    def _set_conditions(self, constraints: Any, deadline: Any, concurrency: Any, rate: Any) -> None:
-        given = constraints is not Constraints.NONE
-        _set(self, "constraints", Constraints.of(constraints) if given else constraints)
+    def _set_conditions(
+        self, constraints: Any, deadline: Any, concurrency: Any, rate: Any, *, expedited: bool = False
+    ) -> None:
+        _set(self, "constraints", Constraints.of(constraints))
         _set(self, "deadline", None if deadline is None else _moment_or_duration("deadline", deadline))
         _set(self, "concurrency", None if concurrency is None else Limit.of(concurrency))
         _set(self, "rate", None if rate is None else Rate.of(rate))
+        if self.constraints:
+            has_backoff = (self.backoff_policy, self.backoff_delay) != _DEFAULT_BACKOFF
+            check_constraints(self.constraints, has_backoff=has_backoff, is_expedited=expedited)
+            warn_of(self.constraints, self.initial_delay, self.deadline)
 
     def _set_limits(self, hard: Any, soft: Any, max_attempts: Any) -> None:
         _set(self, "time_limit", None if hard is None else check_time_limit("time_limit", hard))
@@ -168,7 +175,7 @@ class OneTimeWorkRequest(WorkRequest):
         self._set_delays(initial_delay, backoff_policy, backoff_delay, keep_results_for_at_least)
         self._set_labels(trace_tag, queue, priority)
         self._set_limits(time_limit, soft_time_limit, max_attempts)
-        self._set_conditions(constraints, deadline, concurrency, rate)
+        self._set_conditions(constraints, deadline, concurrency, rate, expedited=expedited is not None)
         _set(self, "input_merger", _merger(input_merger))
         _set(self, "expedited", None if expedited is None else self._checked_expedited(expedited))
         _set(self, "expires", None if expires is None else _moment_or_duration("expires", expires))

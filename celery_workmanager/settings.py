@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, Literal, Self
 
 from celery_workmanager.checks import check_duration, check_text, check_whole
+from celery_workmanager.constraints import check_custom, check_target
+from celery_workmanager.declared import declared_facts
 from celery_workmanager.errors import InvalidRequest, InvalidSetting, UnknownSetting
+from celery_workmanager.node_labels import check_labels
+from celery_workmanager.thresholds import Thresholds
+from celery_workmanager.time_windows import TimeWindow
 
 PREFIX = "workmanager_"
 
@@ -37,6 +42,8 @@ class Limits:
     counts_system_stops: bool
     #: Whether results are kept from the enqueue (or from the finish).
     prune_from_enqueue: bool
+    #: Unfinished works with content triggers that there may be; None: any number.
+    content_trigger_works: int | None
 
     @classmethod
     def server(cls) -> Limits:
@@ -51,6 +58,7 @@ class Limits:
             cuts_flex=False,
             counts_system_stops=False,
             prune_from_enqueue=False,
+            content_trigger_works=None,
         )
 
     @classmethod
@@ -66,6 +74,7 @@ class Limits:
             cuts_flex=True,
             counts_system_stops=True,
             prune_from_enqueue=True,
+            content_trigger_works=8,
         )
 
 
@@ -93,6 +102,49 @@ def _whole(low: int, high: int) -> _Check:
 
 def _optional(check: _Check) -> _Check:
     return lambda what, value: None if value is None else check(what, value)
+
+
+def _part(high: float) -> _Check:
+    def check(what: str, value: Any) -> float:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= high:
+            return float(value)
+        raise InvalidRequest(what, f"a number from 0 to {high:g}", value)
+
+    return check
+
+
+def _several(check: Callable[[str, Any], Any], expected: str) -> _Check:
+    def check_all(what: str, values: Any) -> tuple[Any, ...]:
+        if isinstance(values, (str, Mapping)) or not isinstance(values, Iterable):
+            raise InvalidRequest(what, expected, values)
+        return tuple(check(what, value) for value in values)
+
+    return check_all
+
+
+_names = _several(_text, "a collection of names")
+
+
+def _bool_or_names(what: str, value: Any) -> bool | tuple[str, ...]:
+    if isinstance(value, bool):
+        return value
+    names: tuple[str, ...] = _several(_text, "a bool, or names of network interfaces")(what, value)
+    return names
+
+
+def _words(what: str, value: Any) -> dict[str, Any]:
+    declared_facts(what, value)
+    return dict(value)
+
+
+def _custom_constraints(what: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InvalidRequest(what, "a mapping of names to classes, or their paths as 'module:Class'", value)
+    for name, kind in value.items():
+        check_custom(what, name)
+        if not isinstance(kind, type) and not (isinstance(kind, str) and kind.count(":") == 1):
+            raise InvalidRequest(f"{what} {name!r}", "a class or its path, 'module:Class'", kind)
+    return dict(value)
 
 
 def _profile(what: str, value: Any) -> str:
@@ -155,6 +207,48 @@ class Settings:
         _optional(_whole(2, 1024 * _MIB)),
         "Bytes of a task call's arguments or result; None: the profile's.",
     )
+    sensor_interval: float = _setting(1.0, _seconds(0.01, 3600), "Seconds between two readings of the node.")
+    sensor_timeout: float = _setting(
+        5.0, _seconds(0.01, 3600), "Seconds after which what a sensor reads is unknown when it doesn't answer."
+    )
+    battery_low_percent: float = _setting(15.0, _part(100), "Percent at which and below which the battery is low.")
+    storage_paths: tuple[str, ...] = _setting((".",), _names, "Folders whose file systems must not run full.")
+    storage_low_percent: float = _setting(5.0, _part(100), "Percent of free storage below which it is low.")
+    storage_low_bytes: int = _setting(0, _whole(0, 2**63), "Bytes of free storage below which it is low; 0: any.")
+    memory_low_percent: float = _setting(10.0, _part(100), "Percent of available memory below which it is low.")
+    idle_load: float = _setting(0.3, _part(1), "Part of the CPUs that others must use less of for the node to be idle.")
+    idle_hours: tuple[TimeWindow, ...] = _setting(
+        (),
+        _several(lambda _, value: TimeWindow.of(value), "a collection of TimeWindow"),
+        "Hours outside of which the node is not idle; none: it may be at any time.",
+    )
+    threshold_hysteresis: float = _setting(
+        0.2, _part(10), "By which part of itself a mark must be passed before what was low is so no more."
+    )
+    network_interfaces: tuple[str, ...] = _setting(
+        (), _names, "Network interfaces that count; none: the one with the default route."
+    )
+    network_metered: bool | tuple[str, ...] = _setting(
+        False, _bool_or_names, "Whether the network is metered, or the names of the interfaces that are."
+    )
+    network_roaming: bool | tuple[str, ...] = _setting(
+        False, _bool_or_names, "Whether the network is roaming, or the names of the interfaces that are."
+    )
+    network_probe: str | None = _setting(
+        None, _optional(check_target), "What must answer for a connection to be validated; None: every one is."
+    )
+    probe_interval: float = _setting(10.0, _seconds(0.01, 3600), "Seconds between two probes of the same address.")
+    probe_timeout: float = _setting(2.0, _seconds(0.01, 600), "Seconds that a probe waits for an answer.")
+    node_labels: Mapping[str, str] | None = _setting(None, _optional(check_labels), "Labels of this node.")
+    custom_constraints: Mapping[str, Any] | None = _setting(
+        None, _optional(_custom_constraints), "Custom constraints by name: classes, or their paths as 'module:Class'."
+    )
+    node_readings: Mapping[str, Any] | None = _setting(
+        None, _optional(_words), "What this node is to read, whatever its sensors say."
+    )
+    readings_file: str | None = _setting(
+        None, _optional(_text), "A JSON file of such readings, read again when it changes."
+    )
 
     def __post_init__(self) -> None:
         for known in fields(self):
@@ -182,6 +276,18 @@ class Settings:
             base,
             data_max_bytes=self.data_max_bytes or base.data_max_bytes,
             call_max_bytes=self.call_max_bytes or base.call_max_bytes,
+        )
+
+    @cached_property
+    def thresholds(self) -> Thresholds:
+        """The marks at which readings are low."""
+        return Thresholds(
+            self.battery_low_percent,
+            self.storage_low_percent,
+            self.storage_low_bytes,
+            self.memory_low_percent,
+            self.idle_load,
+            self.threshold_hysteresis,
         )
 
 

@@ -11,7 +11,7 @@ __all__ = ("Thresholds",)
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """The marks of a node; all but `hysteresis` are settings' names too."""
+    """The marks of a node; in settings each has its name, `hysteresis` that of ``threshold_hysteresis``."""
 
     #: Percent; at it and below the battery is low (WorkManager: 15).
     battery_low_percent: float = 15.0
@@ -21,7 +21,7 @@ class Thresholds:
     storage_low_bytes: int = 0
     #: Percent available; below it memory is low.
     memory_low_percent: float = 10.0
-    #: Load of each CPU; below it a node is idle.
+    #: Part of the CPUs that others use; below it a node is idle.
     idle_load: float = 0.3
     #: By which part of itself a mark must be passed before what was low is so no more.
     hysteresis: float = 0.2
@@ -54,10 +54,9 @@ class Thresholds:
             return {}
         # Once idle, the load may rise a little.
         mark = self._mark(self.idle_load, was_low=before.get("idle"))
-        return {
-            "idle": facts.get("in_hours", True) and facts["load"] < mark,
-            "expected": f"a load below {mark:g} a CPU",
-        }
+        load = facts.get("load")
+        is_idle = load is not None and load < mark and facts.get("in_hours", True)
+        return {"idle": is_idle, "expected": f"others to use less than {100 * mark:g} % of the CPUs"}
 
     def judged(self, sensor: str, facts: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return the `facts` of a sensor with what they mean here, given what was read `before`."""
