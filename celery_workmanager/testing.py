@@ -164,10 +164,8 @@ class WorkManagerTestKit:
         self._ran = False
         dispatcher = self._live_dispatcher()
         try:
-            if (
-                not self._run_first(list(self.node.met) if work_id is None else [work_id], dispatcher)
-                and work_id is None
-            ):
+            first = sorted(self.node.met) if work_id is None else [work_id]
+            if not self._run_first(first, dispatcher) and work_id is None:
                 dispatcher.step()
             dispatcher.accepting = False  # one run, whatever else is due
             while not dispatcher.is_idle:
