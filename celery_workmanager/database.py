@@ -116,15 +116,15 @@ class Database:
         return engine
 
     @contextmanager
-    def transaction(self, connection: Connection | None = None) -> Iterator[Connection]:
-        """A durable transaction of our own, or the caller's when `connection` is given (then it is theirs to end)."""
+    def transaction(self, connection: Connection | None = None, *, relaxed: bool = False) -> Iterator[Connection]:
+        """A transaction of our own (`relaxed`: as `engine`), or the caller's `connection`: then it is theirs to end."""
         if connection is not None:
             with self._explained():
                 if connection.dialect.name == "sqlite":
                     connection.execute(_TAKE_WRITE_LOCK)
                 yield connection
             return
-        with self._turn, self._gate, self._explained(), self.engine().begin() as own:
+        with self._turn, self._gate, self._explained(), self.engine(relaxed=relaxed).begin() as own:
             yield own
 
     @contextmanager
@@ -136,7 +136,7 @@ class Database:
             with engine.connect().execution_options(**option) as connection:
                 yield connection
 
-    def run(self, work: Callable[[Connection], T], connection: Connection | None = None) -> T:
+    def run(self, work: Callable[[Connection], T], connection: Connection | None = None, *, relaxed: bool = False) -> T:
         """Run `work` in one transaction; on our own connection a conflict with another writer is tried again."""
         if connection is not None:
             with self.transaction(connection):
@@ -145,18 +145,18 @@ class Database:
                 return work(connection)
         for attempt in range(_TRIES):
             try:
-                return self._run(work)
+                return self._run(work, relaxed=relaxed)
             except DBAPIError as error:
                 if attempt == _TRIES - 1 or not is_conflict(error):
                     raise
                 time.sleep(random.uniform(0, 0.005 * 2**attempt))  # noqa: S311 - jitter
         raise AssertionError  # pragma: no cover
 
-    def _run(self, work: Callable[[Connection], T]) -> T:
+    def _run(self, work: Callable[[Connection], T], *, relaxed: bool) -> T:
         if self.listener is None:
-            with self.transaction() as own:
+            with self.transaction(relaxed=relaxed) as own:
                 return work(own)
-        with self.transaction() as own, news.collected(own, self.listener) as told:
+        with self.transaction(relaxed=relaxed) as own, news.collected(own, self.listener) as told:
             done = work(own)
         told.tell()
         return done

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Protocol
@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from celery_workmanager.clock import Clock
 from celery_workmanager.errors import StoreError
+from celery_workmanager.lanes import LIMIT, TRIGGER
 from celery_workmanager.offer import Offer
 from celery_workmanager.outage import Outage
 from celery_workmanager.outcome import Claim, Ending, Outcome
@@ -111,6 +112,7 @@ class Dispatcher:
         self._pause = PAUSE
         self._revocations = Revocations(store)
         self._throttle = Throttle(bucket_of)
+        self._turn = False
 
     def start(self) -> None:
         """Connect with the engine; claiming begins when there is a lease."""
@@ -220,16 +222,31 @@ class Dispatcher:
         room = self._pace.room(workers, self.runs.values(), self._engine.concurrency, now)
         if room <= 0:
             return False
-        claims = self._store.claim(ready, self.node, secrets.randbits(62), room, caps=caps, stamp=seen.stamp)
+        claims = self._claim_from(ready, seen, room, caps)
         self._throttle.spend(claims)
         self.take(claims)
         return True
 
     def _others(self, seen: Look) -> dict[int, str]:
-        """The lanes of works with constraints that this node may claim from now."""
+        """The lanes of works with constraints or limits that this node may claim from now."""
         return {
-            number: lane.worker for number, lane in seen.kinds.items() if not lane.mark and self._offer.covers(lane)
+            number: lane.worker
+            for number, lane in seen.kinds.items()
+            if lane.mark != TRIGGER and self._offer.covers(lane)
         }
+
+    def _claim_from(self, ready: Sequence[int], seen: Look, room: int, caps: Mapping[int, int]) -> list[Claim]:
+        limited = [lane for lane in ready if lane in seen.kinds and seen.kinds[lane].mark == LIMIT]
+        others = [lane for lane in ready if lane not in limited] if limited else ready
+        ways = [(others, self._store.claim), (limited, self._store.claim_limited)]
+        # Neither kind keeps the other waiting: they take turns at going first.
+        self._turn = not self._turn
+        claims: list[Claim] = []
+        token = secrets.randbits(62)
+        for lanes, claim in ways if self._turn else reversed(ways):
+            if lanes and len(claims) < room:
+                claims += claim(lanes, self.node, token, room - len(claims), caps=caps, stamp=seen.stamp)
+        return claims
 
     def take(self, claims: Sequence[Claim]) -> None:
         """Hand claims of this node over to the engine."""

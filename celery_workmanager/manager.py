@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeAlias, TypeGuard
 
+from celery_workmanager.bounds import check_keys
 from celery_workmanager.checks import check_text, check_whole
 from celery_workmanager.circumstances import explain_new, explain_stored
 from celery_workmanager.clock import Clock
@@ -44,6 +45,8 @@ logger = logging.getLogger(__name__)
 MOST_RUN_TIMES = 10_000
 #: The frame that a warning names: that of the caller of `enqueue` and its kin.
 _CALLER = 4
+#: Policies by which the first works of a chain may follow works that are there.
+_APPENDING = (ExistingWorkPolicy.APPEND, ExistingWorkPolicy.APPEND_OR_REPLACE)
 
 
 class Manager(Enqueuer):
@@ -129,6 +132,11 @@ class Manager(Enqueuer):
         return self._enqueue_steps(self.steps_of(continuation), connection)
 
     def _enqueue_steps(self, steps: Sequence[Step], connection: Any) -> Operation:
+        for step in steps:
+            # What follows other works takes fields from their outputs, too: that is seen when it is claimed.
+            if not step.parents and step.policy not in _APPENDING:
+                for request in step.requests:
+                    check_keys(request)
         insertion = self.store.enqueue(steps, self.queue_of, self.join(connection))
         return Operation(applied=bool(insertion.ids), ids=insertion.ids, skipped_ids=insertion.skipped)
 

@@ -86,5 +86,9 @@ class Claim:
     run_at: int | None = None
     #: Of periodic work.
     standing: Standing | None = None
+    #: Its place among those that may be claimed, before `run_at`: smaller first, below 0 expedited.
+    urgency: int = 0
+    #: It counts under limits of the fleet until its run has ended.
+    has_permits: bool = False
     #: Called with the outcome that the store has written; with ``None`` when the run had lost its work.
     told: Callable[[Outcome | None], None] | None = None

@@ -223,6 +223,7 @@ class WorkManagerTestKit:
                 self._delays_met.discard(work_id)
         store.promote()
         store.expire()
+        store.wake_limited()
         store.pass_deadlines()
 
     def keep_up(self) -> None:

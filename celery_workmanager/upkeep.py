@@ -49,7 +49,7 @@ class Upkeep:
         self._heal = _Duty(settings.lease / 5)
         self._sweep = _Duty(SWEEP_INTERVAL, now + SWEEP_INTERVAL)
         self._prune = _Duty(settings.prune_interval, now + random.uniform(0, settings.prune_interval))  # noqa: S311
-        self._swept_to = ""
+        self._swept_to = self._limits_seen_to = ""
         self._pauses: dict[int, pausing.Task] = {}
         self._next: int | None = None
         #: From when on a silent node counts as lost: nobody could renew while the store was away, or we were. Before
@@ -76,6 +76,7 @@ class Upkeep:
             if repaired:
                 logger.warning("%d works had missed their wake-up and were unblocked", repaired)
             pausing.go_on(self._store, self._pauses)
+            self._limits_seen_to = self._store.forget_limits(self._limits_seen_to)
         if self._prune.is_due(now):
             self._store.prune(only_expired=True)
             self._store.prune_results()
@@ -85,6 +86,7 @@ class Upkeep:
         if self._next is not None and self._next <= self._clock.now():
             self._store.promote()
             self._store.expire()
+            self._store.wake_limited()
             self._store.pass_deadlines()
             self._next = self._store.next_moment()
 

@@ -73,6 +73,8 @@ class Verdict:
     output: str | None = None
     error: str | None = None
     keeps_progress: bool = False
+    #: The work has counted under limits of the fleet until now.
+    has_permits: bool = False
     #: A retry is no longer expedited (WorkManager, "Expedited work").
     loses_privilege: bool = False
     #: Of a failed task call: what runs because of it, and the bodies of the chords that fail with it.
@@ -105,6 +107,7 @@ def judge(claim: Claim, outcome: Outcome, now: int, monotonic: float, terms: Ter
         started_at=None if outcome.started_at is None else now - round((monotonic - outcome.started_at) * SECOND),
         enqueued_at=claim.enqueued_at,
         generation=claim.generation,
+        has_permits=claim.has_permits,
         again=partial(judge_updated, claim, outcome, now, monotonic, terms),
     )
     _JUDGES[outcome.ending](verdict, claim, outcome, now, terms)

@@ -33,6 +33,7 @@ _CANCEL = (
         error=bindparam("why"),
         output="{}",
         ready_lane=None,
+        parked_by=None,
         held=None,
         due_at=None,
         expires_at=None,

@@ -232,7 +232,8 @@ def claim_one(connection: Connection, work_id: str, *, node: str, token: int) ->
 
 
 def _as_claim(row: Any, node: str, token: int) -> Claim:
-    _, run_at, _, key, worker, queue, attempts, interruptions, generation, enqueued_at, given, options, standing = row
+    urgency, run_at, _, key, worker, queue, attempts, interruptions, generation, enqueued_at, given, *rest = row
+    options, standing = rest
     return Claim(
         id=key,
         worker=worker,
@@ -247,6 +248,7 @@ def _as_claim(row: Any, node: str, token: int) -> Claim:
         run_at=run_at,
         options={} if options == _NO_OPTIONS else json.loads(options),
         standing=None if standing is None else standing_of(standing),
+        urgency=urgency,
     )
 
 

@@ -11,7 +11,7 @@ from celery_workmanager.database import locking
 from celery_workmanager.events import Change, WorkEvent
 from celery_workmanager.lifecycle import UNFINISHED
 from celery_workmanager.news import note
-from celery_workmanager.tables import edge, member, metadata, result, run, stop, tag, work
+from celery_workmanager.tables import edge, member, metadata, permit, result, run, stop, tag, work
 from celery_workmanager.work import State
 
 CHUNK = 500
@@ -38,6 +38,7 @@ def delete_works(connection: Connection, ids: Sequence[str]) -> None:
         connection.execute(delete(member).where(member.c.work.in_(some)))
         connection.execute(delete(run).where(run.c.work.in_(some)))
         connection.execute(delete(stop).where(stop.c.work.in_(some)))
+        connection.execute(delete(permit).where(permit.c.work.in_(some)))
         connection.execute(delete(work).where(work.c.id.in_(some)))
 
 

@@ -87,7 +87,8 @@ def _labels_of(connection: Connection, table: Table, label: Any, ids: Sequence[s
     return found
 
 
-_HOLD = update(work).values(held=1, ready_lane=None, version=work.c.version + 1)
+#: What a limit has parked is looked at anew when it is freed.
+_HOLD = update(work).values(held=1, ready_lane=None, parked_by=None, version=work.c.version + 1)
 _IS_DUE = and_(work.c.state == int(State.ENQUEUED), work.c.node.is_(None), work.c.due_at.is_(None))
 _FREE = update(work).values(held=None, ready_lane=case((_IS_DUE, work.c.lane), else_=None), version=work.c.version + 1)
 

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select, update
 
 from celery_workmanager.bell import ring
+from celery_workmanager.bounds import check_keys
 from celery_workmanager.database import locking
 from celery_workmanager.errors import InvalidRequest, UnsupportedOperation, WorkNotFound
 from celery_workmanager.events import Change, WorkEvent
@@ -51,6 +52,8 @@ def update_work(
     if isinstance(request, PeriodicWorkRequest) != (row.period_at is not None):
         kinds = ("one-time", "periodic") if row.period_at is None else ("periodic", "one-time")
         raise UnsupportedOperation(f"{kinds[0]} work {row.id} can't be updated to {kinds[1]} work")
+    if not row.has_parents:
+        check_keys(request)
     # A period until it expires counts from the first enqueue, as its delay counts from the last one.
     spec = spec_columns(request, queue, row.created_at, terms)
     values: dict[str, Any] = {**spec, "generation": row.generation + 1, "version": row.version + 1}
@@ -64,7 +67,7 @@ def update_work(
     if isinstance(request, PeriodicWorkRequest):
         values |= _override_columns(row, request)
     if row.state == State.ENQUEUED and not is_claimed:
-        values |= _next_columns(row, values, now, terms)
+        values |= _next_columns(row, values, now, terms) | {"parked_by": None}
     elif row.finished_at is not None:
         # The run has ended its period itself and goes on: the moment of the next one is known, but it isn't due yet.
         values |= _next_columns(row, values, now, terms) | {"due_at": None, "ready_lane": None}

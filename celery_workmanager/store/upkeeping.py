@@ -19,7 +19,7 @@ from celery_workmanager.news import note
 from celery_workmanager.store.cancelling import cancel_with_descendants
 from celery_workmanager.store.finishing import UNBLOCK, fail_descendants, unblocked_binds, unblocked_event
 from celery_workmanager.store.graph import HeldByOthers, lock_works
-from celery_workmanager.tables import edge, result, state_in, work
+from celery_workmanager.tables import edge, limit, result, state_in, work
 from celery_workmanager.terms import Terms
 from celery_workmanager.work import State, WorkError
 
@@ -72,7 +72,7 @@ def pass_deadlines(connection: Connection, now: int, limit: int = CHUNK) -> int:
 
 
 def next_moment(connection: Connection) -> int | None:
-    """When the next delayed work is due, or the next one expires or has its deadline (microseconds)."""
+    """When the next work is due, expires, has its deadline, or may have room under its limit (microseconds)."""
     # SQLite takes a partial index only where its condition is repeated. The first of an order, not a minimum: for that
     # PostgreSQL reads every entry, if its statistics are from a moment when there were none.
     due = select(work.c.due_at).where(work.c.due_at.is_not(None)).order_by(work.c.due_at).limit(1)
@@ -80,7 +80,8 @@ def next_moment(connection: Connection) -> int | None:
     expires = select(work.c.expires_at).where(*may_expire).order_by(work.c.expires_at).limit(1)
     deadline = work.c.deadline_at
     deadlines = select(deadline).where(deadline.is_not(None)).order_by(deadline).limit(1)
-    firsts = select(due.scalar_subquery(), expires.scalar_subquery(), deadlines.scalar_subquery())
+    wakes = select(limit.c.wake_at).where(limit.c.wake_at.is_not(None)).order_by(limit.c.wake_at).limit(1)
+    firsts = select(*(first.scalar_subquery() for first in (due, expires, deadlines, wakes)))
     moments = [moment for moment in connection.execute(firsts).one() if moment is not None]
     return min(moments, default=None)
 

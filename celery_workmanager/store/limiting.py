@@ -1,0 +1,301 @@
+"""Limits of the fleet, kept at the claim: what has room gets permits, what has none is parked under the key it lacks.
+
+Whoever counts, spends or parks holds the rows of the limits, taken in key order after those of works; and works that
+others hold are passed over. So a claim that parks a work and an end that makes room for it see each other, whichever
+comes first, and nobody waits in a circle.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from sqlalchemy import BigInteger, Connection, String, bindparam, delete, exists, func, select, update
+
+from celery_workmanager.bell import ring
+from celery_workmanager.bounds import Bound, Room, bounds_of
+from celery_workmanager.database import locking
+from celery_workmanager.errors import InvalidRequest
+from celery_workmanager.outcome import Claim
+from celery_workmanager.store.deleting import chunks
+from celery_workmanager.store.upserts import upsert
+from celery_workmanager.tables import limit, permit, work
+from celery_workmanager.timing import SECOND
+
+#: After how long (microseconds) the works that a key has parked are looked at, should nothing have woken them.
+RECHECK = 10 * SECOND
+#: How many keys upkeep looks at in one transaction, and how many parked works of each.
+KEYS, HEADS = 100, 100
+
+
+@dataclass(slots=True)
+class Admission:
+    """What became of works that were claimed."""
+
+    claims: list[Claim] = field(default_factory=list)
+    #: The key of a limit can't be filled in: these can't run.
+    broken: list[tuple[Claim, InvalidRequest]] = field(default_factory=list)
+    parked: list[tuple[Claim, Bound]] = field(default_factory=list)
+    #: Ready again: more than were asked for.
+    left: list[Claim] = field(default_factory=list)
+
+
+class _Head(NamedTuple):
+    """A parked work that is among the first of its key."""
+
+    urgency: int
+    run_at: int
+    id: str
+    bounds: tuple[Bound, ...]
+
+
+@dataclass(slots=True)
+class _Locked:
+    """Some keys whose rows are held until the transaction ends."""
+
+    room: Room
+    #: When the works parked under a key are looked at; None: there are none.
+    wake_at: dict[str, int | None]
+
+
+# -- at the claim ----------------------------------------------------------------------------------------------------
+
+
+def admit(connection: Connection, claims: Sequence[Claim], most: int, now: int) -> Admission:
+    """Of `claims`, made in this transaction, let up to `most` run, in order; park what has no room.
+
+    Parked works whose turn comes before are woken first, and what they leave is for the claims.
+    """
+    done = Admission()
+    bounds: dict[str, tuple[Bound, ...]] = {}
+    for claim in claims:
+        try:
+            bounds[claim.id] = bounds_of(claim.options, claim.inputs)
+        except InvalidRequest as error:
+            done.broken.append((claim, error))
+    locked = _lock(connection, {bound.key for each in bounds.values() for bound in each}, now)
+    heads = _heads(connection, _worth_looking(locked, bounds.values()))
+    # What the woken are promised is taken off what the claims may have, and spent when they are claimed.
+    left = locked.room.copy()
+    woken = _judge([claim for claim in claims if claim.id in bounds], heads, bounds, left, most, done)
+    for claim in done.claims:
+        locked.room.take(bounds[claim.id])
+    _permit(connection, done.claims, bounds)
+    _wake(connection, woken)
+    if done.parked:
+        under = ({"claimed": each.id, "by": each.token, "under": bound.key} for each, bound in done.parked)
+        connection.execute(_PARK, list(under))
+    if done.left:
+        connection.execute(_LEAVE, [{"claimed": each.id, "by": each.token} for each in done.left])
+    _write(connection, locked, _spent(done.claims, bounds), _moments((bound for _, bound in done.parked), left))
+    return done
+
+
+def _judge(
+    claims: Sequence[Claim],
+    heads: Sequence[_Head],
+    bounds: Mapping[str, tuple[Bound, ...]],
+    left: Room,
+    most: int,
+    done: Admission,
+) -> list[str]:
+    """Go through claims and heads in their common order; returns the heads to be woken."""
+    by_id = {claim.id: claim for claim in claims}
+    woken = list[str]()
+    places = [_Head(claim.urgency, claim.run_at or 0, claim.id, bounds[claim.id]) for claim in claims]
+    for entry in sorted([*heads, *places]):
+        claim, lacking = by_id.get(entry.id), left.lacking(entry.bounds)
+        if claim is not None and len(done.claims) >= most:
+            done.left.append(claim)
+        elif lacking is None:
+            left.take(entry.bounds)
+            if claim is None:
+                woken.append(entry.id)
+            else:
+                done.claims.append(claim)
+        elif claim is not None:
+            done.parked.append((claim, lacking))
+    return woken
+
+
+def _worth_looking(locked: _Locked, bounds: Iterable[tuple[Bound, ...]]) -> dict[str, int]:
+    """Keys that have parked works although there is room, with how much."""
+    found: Counter[str] = Counter()
+    for each in bounds:
+        for bound in each:
+            if locked.wake_at[bound.key] is not None:
+                found[bound.key] = max(found[bound.key], min(locked.room.under(bound), HEADS))
+    return {key: room for key, room in found.items() if room > 0}
+
+
+_MINE = (work.c.id == bindparam("claimed"), work.c.token == bindparam("by"))
+_PARK = update(work).where(*_MINE).values(node=None, token=None, parked_by=bindparam("under", type_=String))
+_LEAVE = update(work).where(*_MINE).values(node=None, token=None, ready_lane=work.c.lane)
+
+
+def _permit(connection: Connection, claims: Sequence[Claim], bounds: Mapping[str, tuple[Bound, ...]]) -> None:
+    permits = []
+    for claim in claims:
+        keys = {bound.key for bound in bounds[claim.id] if bound.per is None}
+        claim.has_permits = bool(keys)
+        permits += [{"key": key, "work": claim.id, "token": claim.token} for key in keys]
+    if permits:
+        connection.execute(upsert(permit, connection, "token"), permits)
+
+
+def _spent(claims: Iterable[Claim], bounds: Mapping[str, tuple[Bound, ...]]) -> set[str]:
+    return {bound.key for claim in claims for bound in bounds[claim.id] if bound.per is not None}
+
+
+# -- the rows of limits ----------------------------------------------------------------------------------------------
+
+#: Of a permit: that its work is still in the hands it was given to.
+_COUNTS = exists().where(work.c.id == permit.c.work, work.c.token == permit.c.token, work.c.node.is_not(None))
+
+
+def _lock(connection: Connection, keys: Iterable[str], now: int) -> _Locked:
+    """Lock the rows of `keys`, in order, new ones among them, and count what holds room."""
+    wanted = sorted(keys)
+    if wanted:
+        connection.execute(upsert(limit, connection, "key"), [{"key": key, "full_at": 0} for key in wanted])
+    return _count(connection, wanted, now)
+
+
+def _count(connection: Connection, keys: Sequence[str], now: int) -> _Locked:
+    full_at: dict[str, int] = {}
+    wake_at: dict[str, int | None] = {}
+    running: dict[str, int] = {}
+    for some in chunks(keys):
+        rows = select(limit.c.key, limit.c.full_at, limit.c.wake_at).where(limit.c.key.in_(some))
+        for row in connection.execute(rows):
+            full_at[row.key], wake_at[row.key] = row.full_at, row.wake_at
+        counted = select(permit.c.key, func.count()).where(permit.c.key.in_(some), _COUNTS).group_by(permit.c.key)
+        running |= dict(connection.execute(counted).tuples().all())
+    return _Locked(Room(running, full_at, now), wake_at)
+
+
+def _moments(lacking: Iterable[Bound], left: Room) -> dict[str, int]:
+    """When the works that lack room under these limits are looked at again."""
+    found: dict[str, int] = {}
+    for bound in lacking:
+        opens = left.opens_at(bound)
+        at = left.now + RECHECK if opens is None else opens
+        found[bound.key] = min(at, found.get(bound.key, at))
+    return found
+
+
+_WRITE = (
+    update(limit)
+    .where(limit.c.key == bindparam("which"))
+    .values(full_at=bindparam("full"), wake_at=bindparam("wake", type_=BigInteger))
+)
+
+
+def _write(connection: Connection, locked: _Locked, spent: Iterable[str], moments: Mapping[str, int]) -> None:
+    """Write what was spent, and have parked works looked at by `moments` at the latest."""
+    earlier = {key for key, at in moments.items() if at < (locked.wake_at[key] or at + 1)}
+    locked.wake_at |= {key: moments[key] for key in earlier}
+    if earlier:
+        ring(connection)  # upkeep has a moment to look at
+    changed = earlier.union(spent)
+    if changed:
+        rows = ({"which": key, "full": locked.room.full_at[key], "wake": locked.wake_at[key]} for key in changed)
+        connection.execute(_WRITE, list(rows))
+
+
+# -- parked works ----------------------------------------------------------------------------------------------------
+
+
+def _heads(connection: Connection, most: Mapping[str, int]) -> list[_Head]:
+    """The first works that each key has parked, so many of each; those that others hold are passed over."""
+    found = list[_Head]()
+    for key, number in most.items():
+        parked = select(work.c.urgency, work.c.run_at, work.c.id, work.c.options).where(work.c.parked_by == key)
+        parked = parked.order_by(work.c.urgency, work.c.run_at, work.c.id).limit(number)
+        for urgency, run_at, work_id, options in connection.execute(locking(parked, connection, skip=True)):
+            given = json.loads(options)
+            # Of its limits those that may be meant by this key; the others are looked at when it is claimed.
+            named = (given[name] for name in ("concurrency", "rate") if name in given)
+            found.append(_Head(urgency, run_at, work_id, tuple(Bound(key, *rest) for _, *rest in named)))
+    return found
+
+
+def _wake(connection: Connection, ids: Sequence[str]) -> None:
+    for some in chunks(ids):
+        ready = update(work).where(work.c.id.in_(some), work.c.parked_by.is_not(None))
+        connection.execute(ready.values(parked_by=None, ready_lane=work.c.lane))
+    if ids:
+        ring(connection)
+
+
+def _wake_first(connection: Connection, locked: _Locked, most: Mapping[str, int]) -> list[Bound]:
+    """Of the first works of each key, so many of each, wake those for which there is room; returns what others lack."""
+    woken = list[str]()
+    lacking = list[Bound]()
+    for head in _heads(connection, most):
+        missing = locked.room.lacking(head.bounds)
+        if missing is None:
+            locked.room.take(head.bounds)
+            woken.append(head.id)
+        else:
+            lacking.append(missing)
+    _wake(connection, woken)
+    return lacking
+
+
+# -- when runs have ended, and time has passed -----------------------------------------------------------------------
+
+
+def release(connection: Connection, ids: Sequence[str], now: int) -> None:
+    """Take back permits of works whose runs have ended, after that was committed, and wake who waited for them."""
+    freed: Counter[str] = Counter()
+    for some in chunks(ids):
+        held = select(permit.c.key, func.count()).where(permit.c.work.in_(some), ~_COUNTS).group_by(permit.c.key)
+        freed.update(dict(connection.execute(held).tuples().all()))
+    if not freed:
+        return
+    locked = _lock(connection, freed, now)
+    for some in chunks(ids):
+        connection.execute(delete(permit).where(permit.c.work.in_(some), ~_COUNTS))
+    _wake_first(connection, locked, {key: freed[key] for key in freed if locked.wake_at[key] is not None})
+
+
+def wake_due(connection: Connection, now: int) -> int:
+    """Wake the works of keys that are to be looked at now, as far as there is room; returns how many keys those were.
+
+    Permits of runs that nobody took back are deleted.
+    """
+    due = select(limit.c.key).where(limit.c.wake_at <= now).order_by(limit.c.wake_at).limit(KEYS)
+    keys = sorted(connection.execute(locking(due, connection, skip=True)).scalars())
+    if not keys:
+        return 0
+    connection.execute(delete(permit).where(permit.c.key.in_(keys), ~_COUNTS))
+    locked = _count(connection, keys, now)
+    spent_before = dict(locked.room.full_at)
+    moments = _moments(_wake_first(connection, locked, dict.fromkeys(keys, HEADS)), locked.room)
+    waiting = select(limit.c.key).where(limit.c.key.in_(keys), exists().where(work.c.parked_by == limit.c.key))
+    locked.wake_at = dict.fromkeys(keys)
+    # Woken works spend when they are claimed.
+    locked.room.full_at = spent_before
+    # Where none lacks room, there are more than were looked at, or others hold them.
+    _write(connection, locked, keys, {key: moments.get(key, now) for key in connection.execute(waiting).scalars()})
+    return len(keys)
+
+
+def forget_unused(connection: Connection, after: str, now: int, most: int = 500) -> str:
+    """Of `most` keys beyond `after` delete the rows of those that nothing is kept under; returns where to go on.
+
+    There may be as many keys as tenants, users or orders.
+    """
+    some = select(limit.c.key).where(limit.c.key > after).order_by(limit.c.key).limit(most)
+    keys = list(connection.execute(some).scalars())
+    idle = (limit.c.key.in_(keys), limit.c.wake_at.is_(None), limit.c.full_at <= now)
+    unused = select(limit.c.key).where(*idle, ~exists().where(permit.c.key == limit.c.key, _COUNTS))
+    gone = list(connection.execute(locking(unused, connection, skip=True)).scalars()) if keys else []
+    if gone:
+        connection.execute(delete(permit).where(permit.c.key.in_(gone), ~_COUNTS))
+        connection.execute(delete(limit).where(limit.c.key.in_(gone)))
+    return keys[-1] if len(keys) == most else ""
