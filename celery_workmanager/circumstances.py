@@ -8,7 +8,8 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, func, or_, select
 
-from celery_workmanager.errors import WorkNotFound
+from celery_workmanager.bounds import Bound, bounds_of, is_limited
+from celery_workmanager.errors import InvalidRequest, WorkNotFound
 from celery_workmanager.explaining import MOST, SHOWN, Circumstances, WorkFacts, explain
 from celery_workmanager.explanation import Explanation
 from celery_workmanager.lifecycle import UNFINISHED
@@ -17,7 +18,7 @@ from celery_workmanager.queries import pause_info
 from celery_workmanager.readings import Readings
 from celery_workmanager.requests import WorkRequest
 from celery_workmanager.serving import NodeFacts
-from celery_workmanager.store import Store, leasing, rows
+from celery_workmanager.store import Store, leasing, limiting, rows
 from celery_workmanager.tables import IN_FORCE, edge, member, pause, state_in, work
 from celery_workmanager.work import State
 
@@ -58,9 +59,14 @@ def _around(connection: Connection, row: Any, names: Any, now: int) -> Circumsta
     nodes = _nodes(connection, now)
     if facts.node is not None:
         return Circumstances(work=facts, nodes=nodes)
+    limits = _limits(connection, row, facts)
+    keys = sorted({bound.key for bound in limits})
     return Circumstances(
         work=facts,
         nodes=nodes,
+        limits=limits,
+        room=limiting.look(connection, keys, now),
+        holders={key: tuple(limiting.holders(connection, key, SHOWN)) for key in keys},
         pauses=_pauses(connection, facts, names),
         blockers=_blockers(connection, facts),
         blocker_count=row.waits_for or 0,
@@ -139,15 +145,28 @@ def _blockers(connection: Connection, facts: WorkFacts) -> dict[str, State]:
     return {row.id: State(row.state) for row in connection.execute(unfinished)}
 
 
+def _limits(connection: Connection, row: Any, facts: WorkFacts) -> tuple[Bound, ...]:
+    """Its limits; none while their keys can't be filled in: a prerequisite may still give what is missing."""
+    if not is_limited(facts.options):
+        return ()
+    outputs = select(work.c.output).join(edge, edge.c.parent == work.c.id).where(edge.c.child == facts.id)
+    given = connection.execute(outputs.order_by(edge.c.position)).scalars()
+    try:
+        return bounds_of(facts.options, [row.input, *filter(None, given)])
+    except InvalidRequest:
+        return ()
+
+
 def _before(connection: Connection, row: Any) -> int:
-    """How many ready works of its lane come before it, up to one more than is counted."""
-    if row.ready_lane is None:
+    """How many ready works of its lane, or works that its limit has parked, come before it, up to one too many."""
+    if row.ready_lane is None and row.parked_by is None:
         return 0
+    alike = work.c.parked_by == row.parked_by if row.ready_lane is None else work.c.ready_lane == row.ready_lane
     same = and_(work.c.urgency == row.urgency, work.c.run_at == row.run_at, work.c.id < row.id)
     earlier = and_(work.c.urgency == row.urgency, work.c.run_at < row.run_at)
     before = (
         select(work.c.id)
-        .where(work.c.ready_lane == row.ready_lane, or_(work.c.urgency < row.urgency, earlier, same))
+        .where(alike, or_(work.c.urgency < row.urgency, earlier, same))
         .order_by(work.c.urgency, work.c.run_at, work.c.id)
         .limit(MOST + 1)
     )

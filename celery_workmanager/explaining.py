@@ -6,14 +6,15 @@ Names of the reasons: WorkManager's platform, ``JobScheduler.getPendingJobReason
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from celery_workmanager.bounds import Bound, Room, next_token_at
 from celery_workmanager.constraints import Constraints
 from celery_workmanager.explanation import Explanation, Reason, ReasonKind
 from celery_workmanager.pauses import PauseInfo, PauseKind, PauseTarget
 from celery_workmanager.serving import NodeFacts, listed, of_nodes, told
-from celery_workmanager.timing import as_datetime
+from celery_workmanager.timing import as_datetime, as_timedelta
 from celery_workmanager.work import State, WorkError
 
 #: Works that a reason names; the others are only counted.
@@ -52,7 +53,8 @@ class WorkFacts:
         """What a node must meet to run it at `now`: nothing once its deadline has passed."""
         if "constraints" not in self.options or self.options.get("deadline", now + 1) <= now:
             return Constraints.NONE
-        return Constraints.from_json(self.options["constraints"])
+        asked = Constraints.from_json(self.options["constraints"])
+        return replace(asked, content_uri_triggers=()) if "triggered" in self.options else asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +68,11 @@ class Circumstances:
     #: The first of its unfinished prerequisites with their states, and how many there are.
     blockers: Mapping[str, State] = field(default_factory=dict)
     blocker_count: int = 0
-    #: How many ready works of its lane come before it, counted up to one more than `MOST`.
+    #: Its limits of the fleet, what room these leave, and the first works that count under each.
+    limits: tuple[Bound, ...] = ()
+    room: Room = field(default_factory=lambda: Room({}, {}, 0))
+    holders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    #: How many works that wait for the same come before it, counted up to one more than `MOST`.
     before: int = 0
 
 
@@ -89,8 +95,9 @@ def _waiting(seen: Circumstances, now: int) -> Iterator[Reason]:
     nodes = of_nodes(work.queue, work.worker, work.constraints_at(now), seen.nodes, drained, now)
     own = [*_not_due(work, now), *_blocked(seen), *_paused(seen)]
     yield from own
-    yield from nodes.holding
-    if not own and not nodes.holding:
+    others = [*nodes.holding, *_limited(seen)]
+    yield from others
+    if not own and not others:
         yield from nodes.busy
         if not nodes.busy and not seen.before:
             yield Reason(ReasonKind.READY, f"nothing holds it up: {listed(nodes.able)} will claim it now")
@@ -168,6 +175,22 @@ def _paused(seen: Circumstances) -> Iterator[Reason]:
         yield Reason(ReasonKind.PAUSED, "it was paused, is resumed, and about to be freed")
 
 
+def _limited(seen: Circumstances) -> Iterator[Reason]:
+    for bound in seen.limits:
+        if seen.room.under(bound) > 0:
+            continue
+        if bound.per is None:
+            ids, count = seen.holders[bound.key], seen.room.running[bound.key]
+            more = f" and {count - len(ids)} more" if count > len(ids) else ""
+            text = f"{count} of {bound.n} run under the limit {bound.key!r}: {', '.join(ids)}{more}"
+            yield Reason(ReasonKind.CONCURRENCY, text, work_ids=ids, count=count)
+        else:
+            at = next_token_at(bound, seen.room.full_at[bound.key])
+            often = f"{bound.n} in {as_timedelta(bound.per)}"
+            text = f"the rate {bound.key!r} ({often}) is used up until {told(at)}"
+            yield Reason(ReasonKind.RATE, text, until=as_datetime(at))
+
+
 # -- its place among others, and what is to come -----------------------------------------------------------------
 
 
@@ -177,7 +200,7 @@ def _position(seen: Circumstances) -> Iterator[Reason]:
     count = min(seen.before, MOST)
     number = f"{count:,}".replace(",", " ")
     works = "1 work comes" if count == 1 else f"{'> ' if seen.before > MOST else ''}{number} works come"
-    yield Reason(ReasonKind.POSITION, f"{works} before it in its lane", count=count)
+    yield Reason(ReasonKind.POSITION, f"{works} before it", count=count)
 
 
 def _to_come(work: WorkFacts) -> Iterator[Reason]:

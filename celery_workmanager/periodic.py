@@ -101,6 +101,8 @@ class PeriodicWorkRequest(WorkRequest):
                 "deadline", "a duration: that of periodic work counts from each run's moment", deadline
             )
         self._set_conditions(constraints, deadline, concurrency, rate)
+        if self.constraints.content_uri_triggers:  # as WorkManager's platform has it
+            raise InvalidRequest("periodic work", "without content_uri_triggers", self.constraints)
         _set(self, "input_merger", OverwritingInputMerger)
         _set(self, "expedited", None)
         _set(self, "expires", None)

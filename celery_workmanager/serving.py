@@ -145,8 +145,7 @@ def _untriggered(constraints: Constraints, nodes: Sequence[NodeFacts]) -> Reason
         means = f"watched by {listed(watching, 'and')}"
     else:
         means = "no node that could run it can watch files (celery-workmanager[files] is not installed there)"
-    text = f"nothing has changed at {listed(uris)}: {means}"
-    return Reason(ReasonKind.CONTENT_TRIGGER, text)
+    return Reason(ReasonKind.CONTENT_TRIGGER, f"it waits until {listed(uris)} has changed and rests: {means}")
 
 
 def _busy(nodes: Sequence[NodeFacts]) -> Iterator[Reason]:

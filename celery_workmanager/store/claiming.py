@@ -150,7 +150,7 @@ def _claim_from(lanes: int, dialect: str) -> Update:
     # Its arms guard the claim, and hold what they have found. Here the same condition would invite PostgreSQL to go
     # through all that is ready, if its statistics are from a moment when nothing was.
     # Who has looked before a pause was made, or taken back, claims nothing and looks again.
-    return _claiming(work.c.id.in_(select(chosen.cte("chosen").c.id)), bindparam("stamp") == STAMP)
+    return claiming(work.c.id.in_(select(chosen.cte("chosen").c.id)), bindparam("stamp") == STAMP)
 
 
 #: What a claim reads. Rows are unpacked in this order: columns by their names cost a quarter of a claim.
@@ -162,7 +162,8 @@ _CLAIMED = (
 _BY_URGENCY = itemgetter(0, 1, 3)
 
 
-def _claiming(*guards: ColumnElement[bool]) -> Update:
+def claiming(*guards: ColumnElement[bool]) -> Update:
+    """Claim what `guards` allow, for the node ``by``; `claims_of` executes it."""
     return (
         update(work)
         .where(*guards)
@@ -220,13 +221,18 @@ def claim(
     return claims
 
 
-_CLAIM_ONE = _claiming(work.c.id == bindparam("key"), work.c.ready_lane.is_not(None), LANE_IS_OPEN, NODE_IS_OPEN)
+_CLAIM_ONE = claiming(work.c.id == bindparam("key"), work.c.ready_lane.is_not(None), LANE_IS_OPEN, NODE_IS_OPEN)
 
 
 def claim_one(connection: Connection, work_id: str, *, node: str, token: int) -> list[Claim]:
     """Claim this very work, if it may be claimed now; an empty list otherwise."""
-    rows = connection.execute(_CLAIM_ONE, {"key": work_id, "by": node, "with_token": token}).all()
-    claims = [_as_claim(row, node, token) for row in rows]
+    return claims_of(connection, _CLAIM_ONE, {"key": work_id, "by": node, "with_token": token})
+
+
+def claims_of(connection: Connection, claim: Update, binds: Mapping[str, Any]) -> list[Claim]:
+    """Execute a claim of single works."""
+    rows = connection.execute(claim, binds).all()
+    claims = [_as_claim(row, binds["by"], binds["with_token"]) for row in rows]
     _add_outputs_of_prerequisites(connection, claims)
     return claims
 

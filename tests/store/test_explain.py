@@ -244,10 +244,10 @@ def test_busy_nodes_and_a_place_in_the_lane(store: Store):
     take_one(store, "x", "w@alpha")
     assert why(store) == [
         ("busy", "every node that could run it is busy: w@alpha has 1 in hand and runs 1 at once"),
-        ("position", "1 work comes before it in its lane"),
+        ("position", "1 work comes before it"),
     ]
     node(store, "w@beta")
-    assert why(store)[0] == ("position", "1 work comes before it in its lane")
+    assert why(store)[0] == ("position", "1 work comes before it")
     assert kinds(store, "b") == ["ready"]
 
 
@@ -369,6 +369,8 @@ def test_a_content_trigger_says_what_it_waits_for_and_who_watches(store: Store):
     node(store)
     put(store, job("a", constraints=Constraints(content_uri_triggers=["/in/*.csv", "/etc/hosts"])))
     told = "no node that could run it can watch files (celery-workmanager[files] is not installed there)"
-    assert why(store) == [("content_trigger", f"nothing has changed at /etc/hosts or /in/*.csv: {told}")]
+    assert why(store) == [("content_trigger", f"it waits until /etc/hosts or /in/*.csv has changed and rests: {told}")]
     node(store, "w@beta", watches_files=True)
-    assert why(store) == [("content_trigger", "nothing has changed at /etc/hosts or /in/*.csv: watched by w@beta")]
+    assert why(store) == [
+        ("content_trigger", "it waits until /etc/hosts or /in/*.csv has changed and rests: watched by w@beta")
+    ]
