@@ -102,8 +102,8 @@ def _nodes(connection: Connection, now: int) -> tuple[NodeFacts, ...]:
     """The nodes that run works, with what each has in hand."""
     rows = [row for row in leasing.nodes(connection) if row.runs_works]
     held = select(work.c.node).where(work.c.node.is_not(None)).limit(MOST).subquery("held")
-    numbers = connection.execute(select(held.c.node, func.count().label("number")).group_by(held.c.node)).tuples()
-    holds = dict(numbers.all())
+    numbers = connection.execute(select(held.c.node, func.count().label("number")).group_by(held.c.node))
+    holds: dict[str, int] = dict(numbers.tuples().all())
     return tuple(node_facts(row, now, holds.get(row.id, 0)) for row in rows)
 
 

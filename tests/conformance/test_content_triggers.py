@@ -14,7 +14,7 @@ from tests.conformance.conftest import Works
 from tests.conformance.workers import act, actions, ran
 
 SECOND = timedelta(seconds=1)
-ON_IN = Constraints(content_uri_triggers=["/in"])
+ON_IN = Constraints(content_uri_triggers=(ContentUriTrigger("/in"),))
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_whatever_happens_to_the_run_the_next_one_is_told_the_same(
 
 
 def test_of_more_than_fifty_changes_only_the_folders_are_told(kit: WorkManagerTestKit, works: Works, told: list[Any]):
-    asked = Constraints(content_uri_triggers=[ContentUriTrigger("/in", trigger_for_descendants=True)])
+    asked = Constraints(content_uri_triggers=(ContentUriTrigger("/in", trigger_for_descendants=True),))
     works.enqueue("tell", constraints=asked)
     kit.node.change(*(f"/in/{n % 3}/{n}" for n in range(51)))
     kit.clock.advance(10 * SECOND)
@@ -104,7 +104,7 @@ def test_of_more_than_fifty_changes_only_the_folders_are_told(kit: WorkManagerTe
 
 
 def test_its_other_constraints_must_be_met_too(kit: WorkManagerTestKit, works: Works):
-    works.enqueue(constraints=Constraints(content_uri_triggers=["/in"], requires_charging=True))
+    works.enqueue(constraints=Constraints(content_uri_triggers=(ContentUriTrigger("/in"),), requires_charging=True))
     kit.node.set(charging=False)
     kit.node.change("/in/a")
     kit.clock.advance(60 * SECOND)
@@ -157,7 +157,9 @@ def test_a_drained_node_and_a_pause_start_nothing_and_forget_nothing(kit: WorkMa
 def test_an_update_asks_for_other_changes(kit: WorkManagerTestKit, works: Works):
     work = works.enqueue(constraints=ON_IN)
     kit.node.change("/in/a")
-    works.wm.update_work(works.request(id=work, constraints=Constraints(content_uri_triggers=["/out"])))
+    works.wm.update_work(
+        works.request(id=work, constraints=Constraints(content_uri_triggers=(ContentUriTrigger("/out"),)))
+    )
     kit.clock.advance(60 * SECOND)
     assert kit.run_until_idle() == 0
     kit.node.change("/out")

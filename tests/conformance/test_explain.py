@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from celery_workmanager import Constraints, Explanation, Limit, OneTimeWorkRequest, Rate, ReasonKind
+from celery_workmanager import Constraints, ContentUriTrigger, Explanation, Limit, OneTimeWorkRequest, Rate, ReasonKind
 from celery_workmanager.errors import UnknownWorker, WorkNotFound
 from celery_workmanager.testing import WorkManagerTestKit
 from tests.conformance.conftest import Works
@@ -38,7 +38,7 @@ def test_each_stage_of_a_work_has_its_reason(kit: WorkManagerTestKit, works: Wor
 
 
 def test_what_the_kits_node_reads_is_explained(kit: WorkManagerTestKit, works: Works):
-    work = works.enqueue(constraints=Constraints(requires_storage_not_low=True, custom=["licence"]))
+    work = works.enqueue(constraints=Constraints(requires_storage_not_low=True, custom=("licence",)))
     assert first(works, work) == "ready"
     kit.node.set(storage_free_percent=3)
     (reason,) = works.wm.explain(work).reasons
@@ -49,7 +49,7 @@ def test_what_the_kits_node_reads_is_explained(kit: WorkManagerTestKit, works: W
 
 
 def test_a_content_trigger_is_explained_until_it_has_fired(kit: WorkManagerTestKit, works: Works):
-    work = works.enqueue(constraints=Constraints(content_uri_triggers=["/in"]))
+    work = works.enqueue(constraints=Constraints(content_uri_triggers=(ContentUriTrigger("/in"),)))
     assert first(works, work) == "content_trigger"
     kit.node.change("/in/a")
     kit.clock.advance(timedelta(seconds=10))

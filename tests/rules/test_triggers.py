@@ -62,7 +62,7 @@ def test_only_what_is_needed_is_looked_at(uri: str, base: str, below: bool):
 
 def changes(*uris: str, limits: Limits = SERVER, update: float | None = None, most: float | None = None) -> Changes:
     asked = Constraints(
-        content_uri_triggers=uris or ["/in"],
+        content_uri_triggers=tuple(map(ContentUriTrigger, uris or ["/in"])),
         trigger_content_update_delay=None if update is None else timedelta(seconds=update),
         trigger_content_max_delay=None if most is None else timedelta(seconds=most),
     )

@@ -12,7 +12,7 @@ import pytest
 
 from celery_workmanager.constraints import ContentUriTrigger
 from celery_workmanager.triggers import Target
-from celery_workmanager.watching import FileWatcher, Watched, _changed_since
+from celery_workmanager.watching import FileWatcher, Seen, Watched, _changed_since
 
 pytest.importorskip("watchfiles", reason="celery-workmanager[files] is not installed")
 
@@ -22,7 +22,11 @@ class Watch:
 
     def __init__(self) -> None:
         self.told: queue.Queue[str] = queue.Queue()
-        self.watcher = FileWatcher(lambda seen: [self.told.put(path) for path, _ in seen])
+        self.watcher = FileWatcher(self._hear)
+
+    def _hear(self, seen: Seen) -> None:
+        for path, _ in seen:
+            self.told.put(path)
 
     def want(self, *uris: str | Path, deep: bool = False, age: float = 0, key: str = "a") -> Watch:
         targets = tuple(Target.of(ContentUriTrigger(str(uri), deep)) for uri in uris)
