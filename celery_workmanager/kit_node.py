@@ -16,7 +16,7 @@ from celery_workmanager.readings import Readings
 from celery_workmanager.watching import Watched
 
 #: What is read until a test says less.
-_FINE = {
+_FINE: dict[str, Any] = {
     "charging": True, "battery_percent": 100, "network": "UNMETERED", "roaming": False, "storage_free_percent": 100,
     "memory_free_percent": 100, "load": 0, "idle": True,
 }  # fmt: skip
@@ -33,7 +33,7 @@ class KitNode(Offer):
         self._on_files = on_files
         #: The sensors that are declared; of others everything is met.
         self._declared: set[str] = set()
-        self.reset()
+        self.readings = self._fine()
         #: Works that run whatever the node reads, until their next run has ended.
         self.met: set[str] = set()
 
@@ -53,7 +53,10 @@ class KitNode(Offer):
     def reset(self) -> None:
         """Declare nothing: every constraint is met again."""
         self._declared.clear()
-        self.readings = Readings.of(self._clock.now(), **_FINE)
+        self.readings = self._fine()
+
+    def _fine(self) -> Readings:
+        return Readings.of(self._clock.now(), **_FINE)
 
     def serves(self, lane: Lane) -> bool:
         """Every lane."""
