@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from celery_workmanager.continuation import WorkContinuation
     from celery_workmanager.data import Data
     from celery_workmanager.errors import ConstraintsWarning, WorkManagerError
+    from celery_workmanager.explanation import Explanation, Reason, ReasonKind
     from celery_workmanager.foreground import ForegroundInfo
     from celery_workmanager.limits import Limit, Rate
     from celery_workmanager.mergers import ArrayCreatingInputMerger, InputMerger, OverwritingInputMerger
@@ -53,6 +54,7 @@ __all__ = [
     "Data",
     "ExistingPeriodicWorkPolicy",
     "ExistingWorkPolicy",
+    "Explanation",
     "ForegroundInfo",
     "InputMerger",
     "Limit",
@@ -68,6 +70,8 @@ __all__ = [
     "PeriodicWorkRequestBuilder",
     "PeriodicityInfo",
     "Rate",
+    "Reason",
+    "ReasonKind",
     "Result",
     "RunInfo",
     "RunOutcome",
@@ -93,6 +97,7 @@ _ROOMS = {
     "constraints": ("Constraints", "ContentUriTrigger"),
     "continuation": ("WorkContinuation",),
     "data": ("Data",),
+    "explanation": ("Explanation", "Reason", "ReasonKind"),
     "errors": ("ConstraintsWarning", "WorkManagerError"),
     "foreground": ("ForegroundInfo",),
     "limits": ("Limit", "Rate"),

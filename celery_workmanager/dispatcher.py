@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from celery_workmanager.clock import Clock
 from celery_workmanager.errors import StoreError
+from celery_workmanager.file_triggers import FileTriggers
 from celery_workmanager.lanes import LIMIT, TRIGGER
 from celery_workmanager.offer import Offer
 from celery_workmanager.outage import Outage
@@ -88,8 +89,10 @@ class Dispatcher:
         offer: Offer,
         *,
         max_in_flight: int,
+        name: str = "",
         outage: Outage | None = None,
         bucket_of: BucketOf | None = None,
+        files: FileTriggers | None = None,
     ) -> None:
         self._store = store
         self._engine = engine
@@ -98,6 +101,7 @@ class Dispatcher:
         self._pace = Pace(max_in_flight)
         self._settlement = Settlement(store, clock)
         self._outage = outage or Outage()
+        self._name = name
         self.node = ""
         self.accepting = False
         self.closed = False
@@ -111,6 +115,9 @@ class Dispatcher:
         self._revocations = Revocations(store)
         self._throttle = Throttle(bucket_of)
         self._turn = False
+        self._files = files
+        if files is not None:
+            files.on_change = self.rung.set
 
     def start(self) -> None:
         """Connect with the engine; claiming begins when there is a lease."""
@@ -171,7 +178,7 @@ class Dispatcher:
             timeout = min(timeout, START_PATIENCE if self._has_unmarked() else PROGRESS_INTERVAL)
         if not (self._settlement.is_empty and self._revocations.is_empty):
             timeout = min(timeout, self._settlement.patience)
-        timeout = min(timeout, self._throttle.next_token())
+        timeout = min(timeout, self._throttle.next_token(), self._files.until_next() if self._files else inf)
         self.rung.wait(timeout)
         self.rung.clear()
 
@@ -210,6 +217,11 @@ class Dispatcher:
             return False  # this process was frozen: the lease is renewed first, or a new identity taken
         own = self._offer.lanes()
         seen = self._store.look(own)
+        if self._name in seen.drained:
+            return False
+        if self._files is not None and (triggered := self._files.claim(seen, self.node)):
+            self.take(triggered)
+            return True
         lanes = {**own, **self._others(seen)} if seen.kinds else own
         ready, caps = self._throttle.allow([lane for lane in seen.lanes if lane in lanes], lanes)
         if not ready:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from celery_workmanager.clock import HeldClock
@@ -13,6 +13,7 @@ from celery_workmanager.lanes import Lane
 from celery_workmanager.offer import Offer
 from celery_workmanager.outcome import Claim
 from celery_workmanager.readings import Readings
+from celery_workmanager.watching import Watched
 
 #: What is read until a test says less.
 _FINE: dict[str, Any] = {
@@ -24,9 +25,12 @@ _FINE: dict[str, Any] = {
 class KitNode(Offer):
     """What the kit's node offers. What `set` hasn't declared is met; hours are those of the kit's clock."""
 
-    def __init__(self, clock: HeldClock, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, clock: HeldClock, on_change: Callable[[], None], on_files: Callable[[Sequence[str]], None]
+    ) -> None:
         super().__init__(dict, clock, lambda: self.readings)
         self._on_change = on_change
+        self._on_files = on_files
         #: The sensors that are declared; of others everything is met.
         self._declared: set[str] = set()
         self.readings = self._fine()
@@ -41,6 +45,10 @@ class KitNode(Offer):
         self.readings = Readings.of(self._clock.now(), self.readings, **words)
         self._declared |= declared_facts("reading", words).keys()
         self._on_change()
+
+    def change(self, *paths: str) -> None:
+        """Let files have changed, of which works with content triggers are to be told; none need exist."""
+        self._on_files(paths)
 
     def reset(self) -> None:
         """Declare nothing: every constraint is met again."""
@@ -62,3 +70,13 @@ class KitNode(Offer):
     def _first_unmet(self, constraints: Constraints) -> Unmet | None:
         found = unmet(constraints, self.readings, self._clock.now())
         return next((each for each in found if each.sensor is None or each.sensor in self._declared), None)
+
+
+class NoWatcher:
+    """Watches nothing: what changes is said by the test."""
+
+    def watch(self, wanted: Mapping[str, Watched]) -> None:
+        """See nothing."""
+
+    def close(self) -> None:
+        """Nothing to stop."""

@@ -63,8 +63,8 @@ class Lane:
         if is_overdue or "constraints" not in options:
             return cls(queue, worker, mark=limited)
         constraints = Constraints.from_json(options["constraints"])
-        if not constraints.content_uri_triggers:
-            return cls(queue, worker, constraints, limited)
+        if not constraints.content_uri_triggers or "triggered" in options:
+            return cls(queue, worker, _untriggered(constraints), limited)
         return cls(queue, worker, _untriggered(constraints), TRIGGER)
 
     @property

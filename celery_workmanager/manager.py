@@ -15,9 +15,11 @@ from typing import Any, TypeAlias, TypeGuard
 
 from celery_workmanager.bounds import check_keys
 from celery_workmanager.checks import check_text, check_whole
+from celery_workmanager.circumstances import explain_new, explain_stored
 from celery_workmanager.clock import Clock
 from celery_workmanager.continuation import Enqueuer, WorkContinuation
 from celery_workmanager.errors import DataTooLarge, InvalidRequest
+from celery_workmanager.explanation import Explanation
 from celery_workmanager.ids import check_id, new_id
 from celery_workmanager.observe import async_changes, changes, watch_list, watch_one
 from celery_workmanager.operation import Operation
@@ -220,20 +222,25 @@ class Manager(Enqueuer):
         applied = self.store.make_due(work_id, self.join(connection))
         return Operation(applied, ids=(work_id,) if applied else (), skipped_ids=() if applied else (work_id,))
 
-    def pause(self, *, queue: str | None = None, tag: str | None = None, name: str | None = None) -> Operation:
+    def pause(
+        self, *, queue: str | None = None, tag: str | None = None, name: str | None = None, node: str | None = None
+    ) -> Operation:
         """Let no work of a queue, with a tag or of a unique name be started, also those enqueued later, until `resume`.
 
-        What a node has taken already goes on. Not ``applied`` when it was paused before.
+        `node`: let the node of that name ("celery@host") claim nothing more, also when it is started anew; others run
+        what it would have run. What a node has taken already goes on. Not ``applied`` when it was paused before.
         Raises InvalidRequest unless exactly one is given, PauseIncomplete when others' open transactions hold works.
         """
-        return Operation(applied=pausing.pause(self.store, PauseTarget.of(queue, tag, name)))
+        return Operation(applied=pausing.pause(self.store, PauseTarget.of(queue, tag, name, node)))
 
-    def resume(self, *, queue: str | None = None, tag: str | None = None, name: str | None = None) -> Operation:
+    def resume(
+        self, *, queue: str | None = None, tag: str | None = None, name: str | None = None, node: str | None = None
+    ) -> Operation:
         """Take back a pause; what another pause holds stays held. Not ``applied`` when it was not paused.
 
         Raises InvalidRequest, PauseIncomplete.
         """
-        return Operation(applied=pausing.resume(self.store, PauseTarget.of(queue, tag, name)))
+        return Operation(applied=pausing.resume(self.store, PauseTarget.of(queue, tag, name, node)))
 
     def paused(self) -> list[PauseInfo]:
         """What is paused, by kind and label."""
@@ -281,6 +288,16 @@ class Manager(Enqueuer):
         """
         some = check_whole("count", count, 1, MOST_RUN_TIMES)
         return [as_datetime(at) for at in self.store.next_run_times(check_id(id), some)]
+
+    def explain(self, what: WorkId | WorkRequest) -> Explanation:
+        """Why a work doesn't run now, with the true reason first; a request: why it would not, were it enqueued.
+
+        Nothing is written. Raises WorkNotFound; for a request what its enqueue would raise.
+        """
+        if not isinstance(what, WorkRequest):
+            return explain_stored(self.store, check_id(what))
+        self.check(what)
+        return explain_new(self.store, what, self.queue_of(what))
 
     def infos_of(self, ids: Sequence[str]) -> list[WorkInfo]:
         """The works with these ids, in this order; unknown ones are left out."""
@@ -330,6 +347,10 @@ class Manager(Enqueuer):
     async def aget_work_infos(self, query: WorkQuery) -> list[WorkInfo]:
         """`get_work_infos` without blocking the event loop."""
         return await asyncio.to_thread(self.get_work_infos, query)
+
+    async def aexplain(self, what: WorkId | WorkRequest) -> Explanation:
+        """`explain` without blocking the event loop."""
+        return await asyncio.to_thread(self.explain, what)
 
     def aobserve_work_info_by_id(self, id: WorkId, after: int | None = None) -> AsyncIterator[WorkInfo | None]:
         """`observe_work_info_by_id` as an async iterator."""

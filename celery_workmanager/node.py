@@ -14,6 +14,7 @@ from celery_workmanager.bell import listen
 from celery_workmanager.clock import Clock
 from celery_workmanager.dispatcher import Dispatcher, Engine
 from celery_workmanager.duties import Duties
+from celery_workmanager.file_triggers import FileTriggers
 from celery_workmanager.lease import Lease
 from celery_workmanager.offer import Offer
 from celery_workmanager.outage import Outage
@@ -24,6 +25,7 @@ from celery_workmanager.settings import Settings
 from celery_workmanager.store import Store
 from celery_workmanager.throttle import BucketOf
 from celery_workmanager.upkeep import Upkeep
+from celery_workmanager.watching import FileWatcher, can_watch
 from celery_workmanager.work import StopReason
 
 _LOOK = 0.02
@@ -51,14 +53,17 @@ class Node:
         self._outage = Outage()
         self._sensors = Sensors(settings, clock.now, self._on_change)
         self._offer = Offer(lanes, clock, self._sensors.readings, self._sensors.watch)
+        self._files = FileTriggers(store, clock, self._offer, FileWatcher if can_watch() else None)
         self.dispatcher = Dispatcher(
             store,
             engine,
             clock,
             self._offer,
             max_in_flight=settings.max_in_flight,
+            name=name,
             outage=self._outage,
             bucket_of=bucket_of,
+            files=self._files,
         )
         self.lease = Lease(
             store,
@@ -67,7 +72,11 @@ class Node:
             name,
             length=settings.lease,
             stop_grace=settings.stop_grace,
-            facts=lambda: {**facts(), "readings": self._sensors.readings().to_json()},
+            facts=lambda: {
+                **facts(),
+                "readings": self._sensors.readings().to_json(),
+                "watches_files": can_watch(),
+            },
             outage=self._outage,
         )
         self.upkeep = Upkeep(store, clock, settings)
@@ -185,5 +194,6 @@ class Node:
         self._duties.told.set()
         self._ear.stop()
         self._sensors.close()
+        self._files.close()
         for thread in self._threads:
             thread.join(timeout=self._settings.name_wait + 5)

@@ -1,4 +1,4 @@
-"""What can be paused: the works of a queue, with a tag, or of a unique name."""
+"""What can be paused: the works of a queue, with a tag or of a unique name, and a node."""
 
 from __future__ import annotations
 
@@ -19,6 +19,13 @@ class PauseKind(StrEnum):
     #: A worker's name is a tag of all its works.
     TAG = "tag"
     NAME = "name"
+    #: A node by its name: it is drained.
+    NODE = "node"
+
+    @property
+    def marks_works(self) -> bool:
+        """Whether works are marked for it; the others are looked at by nodes alone."""
+        return self in (PauseKind.TAG, PauseKind.NAME)
 
 
 class PausePhase(IntEnum):
@@ -33,18 +40,19 @@ class PausePhase(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class PauseTarget:
-    """The works that a pause is about."""
+    """What a pause is about."""
 
     kind: PauseKind
     label: str
 
     @classmethod
-    def of(cls, queue: Any = None, tag: Any = None, name: Any = None) -> PauseTarget:
-        """Return what exactly one of the three names. Raises InvalidRequest."""
-        given = {kind: value for kind, value in zip(PauseKind, (queue, tag, name), strict=True) if value is not None}
+    def of(cls, queue: Any = None, tag: Any = None, name: Any = None, node: Any = None) -> PauseTarget:
+        """Return what exactly one of the four names. Raises InvalidRequest."""
+        values = zip(PauseKind, (queue, tag, name, node), strict=True)
+        given = {kind: value for kind, value in values if value is not None}
         if len(given) != 1:
             raise InvalidRequest(
-                "pause", "of exactly one of queue, tag and name", " and ".join(given) or "none of them"
+                "pause", "of exactly one of queue, tag, name and node", " and ".join(given) or "none of them"
             )
         ((kind, label),) = given.items()
         return cls(kind, check_text("unique name" if kind is PauseKind.NAME else kind.value, label))
@@ -71,10 +79,11 @@ class PauseInfo:
 
 @dataclass(frozen=True, slots=True)
 class LanePauses:
-    """The queues and tags that are paused, as far as nodes care: a tag may be a worker's name."""
+    """The queues, tags and nodes that are paused, as far as nodes care: a tag may be a worker's name."""
 
     queues: frozenset[str] = frozenset()
     tags: frozenset[str] = frozenset()
+    nodes: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[str, str]]) -> LanePauses:
@@ -82,7 +91,7 @@ class LanePauses:
         labels: dict[str, set[str]] = {kind.value: set() for kind in PauseKind}
         for kind, label in pairs:
             labels[kind].add(label)
-        return cls(frozenset(labels[PauseKind.QUEUE]), frozenset(labels[PauseKind.TAG]))
+        return cls(*(frozenset(labels[kind]) for kind in (PauseKind.QUEUE, PauseKind.TAG, PauseKind.NODE)))
 
     def cover(self, queue: str, worker: str) -> bool:
         """Whether works for `worker` in `queue` may not be claimed."""

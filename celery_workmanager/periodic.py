@@ -96,7 +96,7 @@ class PeriodicWorkRequest(WorkRequest):
         self._set_delays(initial_delay, backoff_policy, backoff_delay, keep_results_for_at_least)
         self._set_labels(trace_tag, queue, priority)
         self._set_limits(time_limit, soft_time_limit, max_attempts)
-        self._set_conditions(constraints, _no_moment(deadline), concurrency, rate)
+        self._set_conditions(_untriggered(constraints), _no_moment(deadline), concurrency, rate)
         _set(self, "input_merger", OverwritingInputMerger)
         _set(self, "expedited", None)
         _set(self, "expires", None)
@@ -151,6 +151,13 @@ class PeriodicWorkRequest(WorkRequest):
         moment = None if at is None else check_moment("next_schedule_time_override", at)
         _set(self, "next_schedule_time_override", moment)
         _set(self, "clear_next_schedule_time_override", clear)
+
+
+def _untriggered(constraints: Any) -> Any:
+    # As WorkManager's platform has it: JobInfo.Builder.build.
+    if isinstance(constraints, Constraints) and constraints.content_uri_triggers:
+        raise InvalidRequest("periodic work", "without content_uri_triggers", constraints)
+    return constraints
 
 
 def _no_moment(deadline: Any) -> Any:

@@ -63,10 +63,12 @@ def last_cancel_all(connection: Connection) -> int:
 def pauses(connection: Connection) -> list[PauseInfo]:
     """All pauses that are in force, by kind and label."""
     rows = connection.execute(select(pause).where(IN_FORCE).order_by(pause.c.kind, pause.c.label))
-    return [
-        PauseInfo(PauseKind(row.kind), row.label, as_datetime(row.since), is_complete=row.phase == PausePhase.PAUSED)
-        for row in rows
-    ]
+    return [pause_info(row) for row in rows]
+
+
+def pause_info(row: Any) -> PauseInfo:
+    """A row of a pause as people see it."""
+    return PauseInfo(PauseKind(row.kind), row.label, as_datetime(row.since), is_complete=row.phase == PausePhase.PAUSED)
 
 
 def paused_lanes(connection: Connection) -> LanePauses:

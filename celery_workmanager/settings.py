@@ -44,6 +44,9 @@ class Limits:
     prune_from_enqueue: bool
     #: Unfinished works with content triggers that there may be; None: any number.
     content_trigger_works: int | None
+    #: The shortest delays of content triggers: after the last change, and after the first.
+    min_trigger_update_delay: timedelta
+    min_trigger_max_delay: timedelta
 
     @classmethod
     def server(cls) -> Limits:
@@ -59,6 +62,8 @@ class Limits:
             counts_system_stops=False,
             prune_from_enqueue=False,
             content_trigger_works=None,
+            min_trigger_update_delay=timedelta(0),
+            min_trigger_max_delay=timedelta(0),
         )
 
     @classmethod
@@ -75,6 +80,8 @@ class Limits:
             counts_system_stops=True,
             prune_from_enqueue=True,
             content_trigger_works=8,
+            min_trigger_update_delay=timedelta(milliseconds=500),
+            min_trigger_max_delay=timedelta(seconds=1),
         )
 
 

@@ -116,7 +116,7 @@ member = Table(
     _column("work", String(ID_LENGTH), primary_key=True),
 )
 
-#: What is paused. Queues, and workers' names, are looked at by nodes, other tags and unique names by enqueues.
+#: What is paused. Queues, workers' names and nodes are looked at by nodes, other tags and unique names by enqueues.
 pause = Table(
     "workmanager_pause",
     metadata,
@@ -264,7 +264,7 @@ def _pauses_of(*kinds: PauseKind) -> ColumnElement[bool]:
 
 IN_FORCE = pause.c.phase != literal_column(str(int(PausePhase.RESUMING)))
 #: Pauses that nodes look at: a tag may be a worker's name.
-OF_LANES = _pauses_of(PauseKind.QUEUE, PauseKind.TAG)
+OF_LANES = _pauses_of(PauseKind.QUEUE, PauseKind.TAG, PauseKind.NODE)
 #: Pauses that works are held for.
 OF_LABELS = _pauses_of(PauseKind.TAG, PauseKind.NAME)
 

@@ -6,6 +6,7 @@ It runs the same dispatcher, rules and store as a worker; only the pool is repla
 
 from __future__ import annotations
 
+import json
 import secrets
 import threading
 import time
@@ -19,10 +20,14 @@ from celery_workmanager import schema
 from celery_workmanager.app import WorkManager
 from celery_workmanager.dispatcher import Dispatcher
 from celery_workmanager.errors import InvalidRequest, WorkManagerError, WorkNotFound
+from celery_workmanager.explanation import Explanation
+from celery_workmanager.file_triggers import FileTriggers
 from celery_workmanager.ids import check_id
 from celery_workmanager.kit_engine import Crashed, CrashPoint, InlineEngine, KitClock, run_worker
-from celery_workmanager.kit_node import KitNode
+from celery_workmanager.kit_node import KitNode, NoWatcher
 from celery_workmanager.lease import Lease
+from celery_workmanager.manager import WorkId
+from celery_workmanager.requests import WorkRequest
 from celery_workmanager.store import pausing
 from celery_workmanager.timing import SECOND
 from celery_workmanager.tracer import install
@@ -95,13 +100,14 @@ class WorkManagerTestKit:
         self.clock = KitClock(time.time_ns() // 1000)
         self.work_manager = self._stand_in(store_url, profile)
         self.driver = TestDriver(self)
-        self.node = KitNode(self.clock, self._judge)
+        self.node = KitNode(self.clock, self._judge, self._change)
         self._crash_at: CrashPoint | None = None
         self._delays_met: set[str] = set()
         self._busy = threading.local()
         self._prepare_store()
         self._upkeep = Upkeep(self.work_manager.store, self.clock, self.work_manager.settings)
         self._dispatcher: Dispatcher | None = None
+        self._files = FileTriggers(self.work_manager.store, self.clock, self.node, lambda _: NoWatcher())
 
     def _stand_in(self, store_url: str, profile: str | None) -> WorkManager:
         self.app.workmanager = None
@@ -179,7 +185,10 @@ class WorkManagerTestKit:
 
     def _run_first(self, ids: Sequence[str], dispatcher: Dispatcher) -> bool:
         """Run the first of these works that may be claimed, if one may."""
+        self._files.hear(self.work_manager.store.look({}))
         for each in ids:
+            if self._files.waits(each) and each not in self.node.met:
+                continue
             claims = self.work_manager.store.claim_one(each, dispatcher.node, secrets.randbits(62))
             if claims:
                 dispatcher.take(claims)
@@ -192,7 +201,9 @@ class WorkManagerTestKit:
         if self._dispatcher is None:
             store = self.work_manager.store
             self._engine = InlineEngine(self.app, store, self.clock, self._reached)
-            dispatcher = Dispatcher(store, self._engine, self.clock, self.node, max_in_flight=1)
+            dispatcher = Dispatcher(
+                store, self._engine, self.clock, self.node, max_in_flight=1, name=_NODE, files=self._files
+            )
             lease = Lease(store, dispatcher, self.clock, _NODE, length=_FOR_EVER, stop_grace=0.0, facts=self._facts)
             dispatcher.start()
             lease.step()
@@ -200,7 +211,12 @@ class WorkManagerTestKit:
         return self._dispatcher
 
     def _facts(self) -> dict[str, Any]:
-        return {"pool": "kit", "readings": self.node.readings.to_json()}
+        return {"pool": "kit", "readings": self.node.readings.to_json(), "watches_files": True}
+
+    def _change(self, paths: Sequence[str]) -> None:
+        self._let_time_pass()
+        self._files.changed([(path, 0) for path in paths])
+        self._files.hear(self.work_manager.store.look({}))
 
     def _judge(self) -> None:
         if self._dispatcher is not None:
@@ -264,6 +280,12 @@ class WorkManagerTestKit:
             raise InvalidRequest("work to stop", "running", work_id)
         self._dispatcher.stop([work_id], reason, None)
 
+    def tell(self) -> None:
+        """Publish what the node reads, as a worker does with each renewal of its lease."""
+        dispatcher, store = self._live_dispatcher(), self.work_manager.store
+        until = self.clock.now() + round(_FOR_EVER * SECOND)
+        store.renew(dispatcher.node, until, json.dumps(self._facts()))
+
     def look(self) -> None:
         """What a worker does when the bell rings: stop runs whose works are no longer its own, save progress."""
         dispatcher = self._dispatcher
@@ -284,3 +306,8 @@ class _KitManager(WorkManager):
     @property
     def clock(self) -> KitClock:  # type: ignore[override]
         return self.kit.clock
+
+    def explain(self, what: WorkId | WorkRequest) -> Explanation:
+        """As of every WorkManager, with what the kit's node reads now."""
+        self.kit.tell()
+        return super().explain(what)

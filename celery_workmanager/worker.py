@@ -126,6 +126,16 @@ class Worker(Task):
         return bool(self._run.claim.options.get("deadline_expired"))
 
     @property
+    def triggered_content_uris(self) -> tuple[str, ...]:
+        """What has changed and so started it; empty if that was more than 50 (WorkManager, getTriggeredContentUris)."""
+        return tuple(self._run.claim.options.get("triggered", {}).get("uris", ()))
+
+    @property
+    def triggered_content_authorities(self) -> tuple[str, ...]:
+        """The folders of what has changed (WorkManager semantics: getTriggeredContentAuthorities)."""
+        return tuple(self._run.claim.options.get("triggered", {}).get("authorities", ()))
+
+    @property
     def generation(self) -> int:
         """How often the request was updated."""
         return self._run.claim.generation

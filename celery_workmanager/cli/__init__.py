@@ -17,6 +17,7 @@ _COMMANDS = {
     "status": "status",
     "list": "works",
     "show": "works",
+    "why": "why",
     "tree": "tree",
     "watch": "watch",
     "nodes": "status",

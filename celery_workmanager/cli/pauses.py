@@ -16,8 +16,9 @@ from celery_workmanager.pauses import PauseTarget
 
 
 def _which(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The three options of which exactly one is given."""
+    """The four options of which exactly one is given."""
     for name, help_ in (
+        ("node", "This node: it takes no further work."),
         ("name", "Works of this unique name."),
         ("tag", "Works with this tag (a worker's name is one)."),
         ("queue", "Works of this queue."),
@@ -31,7 +32,8 @@ def _which(function: Callable[..., Any]) -> Callable[..., Any]:
 def pause_command(screen: Screen, manager: WorkManager, **which: str | None) -> int:
     """Let works of a queue, with a tag or of a unique name not be started until they are resumed.
 
-    Also those that are enqueued later. What a node has taken already goes on. `work status` lists what is paused.
+    Also those that are enqueued later. --node drains a node: it takes no further work, also when it is started anew,
+    and others go on. What a node has taken already goes on. `work status` lists what is paused.
     """
     return _change(screen, manager.pause, which, "is paused", "was paused already")
 
@@ -39,7 +41,7 @@ def pause_command(screen: Screen, manager: WorkManager, **which: str | None) -> 
 @command("resume")
 @_which
 def resume_command(screen: Screen, manager: WorkManager, **which: str | None) -> int:
-    """Take back a pause of a queue, a tag or a unique name.
+    """Take back a pause of a queue, a tag, a unique name or a node.
 
     Works that another pause holds stay held.
     """
@@ -53,7 +55,7 @@ def _change(
         target = PauseTarget.of(**which)
     except InvalidRequest as error:
         if sum(value is not None for value in which.values()) != 1:
-            raise click.UsageError("expected one of --queue, --tag and --name") from error
+            raise click.UsageError("expected one of --queue, --tag, --name and --node") from error
         raise click.UsageError(str(error)) from error
     applied = change(**which).applied
     if screen.as_json:

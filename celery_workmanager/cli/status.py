@@ -11,7 +11,7 @@ from celery_workmanager.app import WorkManager
 from celery_workmanager.cli.common import FINE, TROUBLE, command, read
 from celery_workmanager.cli.screen import LOOKS, Cell, Column, Screen, clean, number, plural, span
 from celery_workmanager.overview import Census, Pile, census
-from celery_workmanager.pauses import PauseInfo, PauseTarget
+from celery_workmanager.pauses import PauseInfo, PauseKind, PauseTarget
 from celery_workmanager.store.leasing import NodeRow
 from celery_workmanager.timing import as_datetime, moment
 from celery_workmanager.work import State
@@ -48,10 +48,13 @@ def nodes_command(screen: Screen, manager: WorkManager) -> int:
     """List the nodes: the Celery workers that run works, and the beats that keep time for them."""
     found: Census = read(manager.store, census)
     nodes = manager.store.nodes()
+    drained = {pause.label: pause for pause in manager.paused() if pause.kind is PauseKind.NODE}
     if screen.as_json:
-        screen.json({"nodes": _node_documents(manager, found, nodes)})
+        documents = _node_documents(manager, found, nodes)
+        screen.json({"nodes": [{**each, "drained": each["name"] in drained} for each in documents]})
     else:
         _show_nodes(screen, found, nodes, manager.clock.now())
+        _show_pauses(screen, list(drained.values()), manager.clock.now())
     return FINE if nodes else TROUBLE
 
 

@@ -153,6 +153,8 @@ def _paused(seen: Seen, pause: PauseInfo) -> Finding:
     counted = f"; waiting behind it: {works(waiting, MOST)}" if behind else ""
     told = f"The {target} has been paused{since}{counted}."
     do = f"Resume it when it may go on: `celery -A proj work resume --{pause.kind} {shlex.quote(pause.label)}`."
+    if pause.kind is PauseKind.NODE:
+        return note("drained", told, "It takes no works until it is resumed; others may.", do)
     if pause.is_complete:
         return note("paused", told, "Its works don't start until it is resumed.", do)
     return warning(
@@ -168,6 +170,7 @@ _LABELS: dict[PauseKind, Callable[[Pile], tuple[str, ...]]] = {
     PauseKind.QUEUE: lambda pile: (pile.queue,),
     PauseKind.TAG: lambda pile: (pile.worker,),
     PauseKind.NAME: lambda _: (),
+    PauseKind.NODE: lambda _: (),
 }
 
 

@@ -34,7 +34,7 @@ from celery_workmanager.lifecycle import Move, leaves, reaches
 from celery_workmanager.outcome import Claim, Standing
 from celery_workmanager.pauses import LanePauses
 from celery_workmanager.store.deleting import chunks
-from celery_workmanager.store.marks import LANE_IS_OPEN, STAMP
+from celery_workmanager.store.marks import LANE_IS_OPEN, NODE_IS_OPEN, STAMP
 from celery_workmanager.tables import OF_LANES, edge, pause, state_in, work
 from celery_workmanager.work import State, StopReason
 
@@ -90,6 +90,8 @@ class Look:
     stamp: int
     #: What those among them stand for that the looker didn't know.
     kinds: Mapping[int, Lane] = field(default_factory=dict)
+    #: The names of nodes that may claim nothing.
+    drained: frozenset[str] = frozenset()
 
 
 def ready_lanes(connection: Connection) -> list[int]:
@@ -114,7 +116,7 @@ def look(connection: Connection, known: Container[int] | None = None) -> Look:
         return Look(lanes, 0, kinds)
     paused = LanePauses.of((row[1], row[2]) for row in pauses)
     lanes = [lane for lane in lanes if _is_open(connection, lane, paused)]
-    return Look(lanes, sum(row[3] for row in pauses), kinds)
+    return Look(lanes, sum(row[3] for row in pauses), kinds, paused.nodes)
 
 
 def _is_open(connection: Connection, lane: int, paused: LanePauses) -> bool:
@@ -153,7 +155,7 @@ def _claim_from(lanes: int, dialect: str) -> Update:
     # Its arms guard the claim, and hold what they have found. Here the same condition would invite PostgreSQL to go
     # through all that is ready, if its statistics are from a moment when nothing was.
     # Who has looked before a pause was made, or taken back, claims nothing and looks again.
-    return _claiming(work.c.id.in_(select(chosen.cte("chosen").c.id)), bindparam("stamp") == STAMP)
+    return claiming(work.c.id.in_(select(chosen.cte("chosen").c.id)), bindparam("stamp") == STAMP)
 
 
 #: What a claim reads. Rows are unpacked in this order: columns by their names cost a quarter of a claim.
@@ -165,7 +167,8 @@ _CLAIMED = (
 _BY_URGENCY = itemgetter(0, 1, 3)
 
 
-def _claiming(*guards: ColumnElement[bool]) -> Update:
+def claiming(*guards: ColumnElement[bool]) -> Update:
+    """Claim what `guards` allow, for the node ``by``; `claims_of` executes it."""
     return (
         update(work)
         .where(*guards)
@@ -223,13 +226,18 @@ def claim(
     return claims
 
 
-_CLAIM_ONE = _claiming(work.c.id == bindparam("key"), work.c.ready_lane.is_not(None), LANE_IS_OPEN)
+_CLAIM_ONE = claiming(work.c.id == bindparam("key"), work.c.ready_lane.is_not(None), LANE_IS_OPEN, NODE_IS_OPEN)
 
 
 def claim_one(connection: Connection, work_id: str, *, node: str, token: int) -> list[Claim]:
     """Claim this very work, if it may be claimed now; an empty list otherwise."""
-    rows = connection.execute(_CLAIM_ONE, {"key": work_id, "by": node, "with_token": token}).all()
-    claims = [_as_claim(row, node, token) for row in rows]
+    return claims_of(connection, _CLAIM_ONE, {"key": work_id, "by": node, "with_token": token})
+
+
+def claims_of(connection: Connection, claim: Update, binds: Mapping[str, Any]) -> list[Claim]:
+    """Execute a claim of single works."""
+    rows = connection.execute(claim, binds).all()
+    claims = [_as_claim(row, binds["by"], binds["with_token"]) for row in rows]
     _add_outputs_of_prerequisites(connection, claims)
     return claims
 

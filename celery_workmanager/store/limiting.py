@@ -299,3 +299,19 @@ def forget_unused(connection: Connection, after: str, now: int, most: int = 500)
         connection.execute(delete(permit).where(permit.c.key.in_(gone), ~_COUNTS))
         connection.execute(delete(limit).where(limit.c.key.in_(gone)))
     return keys[-1] if len(keys) == most else ""
+
+
+# -- for people ------------------------------------------------------------------------------------------------------
+
+
+def look(connection: Connection, keys: Sequence[str], now: int) -> Room:
+    """What room there is under `keys`; nothing is locked."""
+    room = _count(connection, keys, now).room
+    room.full_at = dict.fromkeys(keys, 0) | room.full_at
+    return room
+
+
+def holders(connection: Connection, key: str, most: int) -> list[str]:
+    """The works that count under `key`, `most` of them."""
+    held = select(permit.c.work).where(permit.c.key == key, _COUNTS).order_by(permit.c.work).limit(most)
+    return list(connection.execute(held).scalars())

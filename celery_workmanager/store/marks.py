@@ -21,7 +21,7 @@ from celery_workmanager.database import locking
 from celery_workmanager.lifecycle import UNFINISHED
 from celery_workmanager.pauses import PauseKind, PausePhase, PauseTarget
 from celery_workmanager.store.deleting import chunks
-from celery_workmanager.tables import IN_FORCE, OF_LABELS, OF_LANES, member, pause, state_in, tag, work
+from celery_workmanager.tables import IN_FORCE, OF_LABELS, OF_LANES, member, node, pause, state_in, tag, work
 from celery_workmanager.work import State
 
 #: Changes with every change of the pauses that nodes look at; 0: there are none.
@@ -33,6 +33,12 @@ LANE_IS_OPEN = ~exists().where(
         and_(pause.c.kind == PauseKind.QUEUE.value, pause.c.label == work.c.queue),
         and_(pause.c.kind == PauseKind.TAG.value, pause.c.label == work.c.worker),
     ),
+)
+#: Of the node that claims (``by``): that it isn't drained.
+NODE_IS_OPEN = ~exists().where(
+    IN_FORCE,
+    pause.c.kind == PauseKind.NODE.value,
+    pause.c.label == select(node.c.name).where(node.c.id == bindparam("by")).scalar_subquery(),
 )
 #: Whether any tag or unique name is paused.
 LABELS_ARE_PAUSED = select(pause.c.label).where(OF_LABELS).exists().label("labels_are_paused")

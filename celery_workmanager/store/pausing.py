@@ -52,7 +52,10 @@ def paused(store: Store) -> list[PauseInfo]:
 
 
 def pause(store: Store, target: PauseTarget) -> bool:
-    """Let no work of `target` be claimed any more; ``False`` when it was paused already. Raises PauseIncomplete."""
+    """Let no work of `target` (or none by that node) be claimed any more; ``False`` when it was paused already.
+
+    Raises PauseIncomplete.
+    """
     store.open()
     applied, task = store.database.run(lambda connection: _set_mark(connection, target, store.clock.now()))
     if task is not None:
@@ -92,7 +95,7 @@ def go_on(store: Store, tasks: dict[int, Task]) -> None:
 
 def _set_mark(connection: Connection, target: PauseTarget, now: int) -> tuple[bool, Task | None]:
     """Whether it is a new pause, and what is to be done for it."""
-    phase = PausePhase.PAUSED if target.kind is PauseKind.QUEUE else PausePhase.PAUSING
+    phase = PausePhase.PAUSING if target.kind.marks_works else PausePhase.PAUSED
     token = secrets.randbits(30) + 1
     mark = {"since": now, "changed_at": now, "token": token, "phase": int(phase)}
     # Locks the row, whoever wrote it.
@@ -111,7 +114,7 @@ def _lift_mark(connection: Connection, target: PauseTarget, now: int) -> Task | 
     lifted = {"phase": int(PausePhase.RESUMING), "token": task.token, "changed_at": now}
     if connection.execute(update(pause_table).where(is_target(target)).values(**lifted)).rowcount == 0:
         return None
-    if target.kind is PauseKind.QUEUE:
+    if not target.kind.marks_works:
         _close(connection, task)
     ring(connection)
     return task
@@ -131,7 +134,7 @@ def _close(connection: Connection, task: Task) -> None:
 
 
 def _carry_out(store: Store, task: Task, patience: float, most: int | None = None) -> None:
-    if task.target.kind is PauseKind.QUEUE:
+    if not task.target.kind.marks_works:
         return
     are_seen = _wait_for_writers(store, patience)
     if not _walk(store, task, patience, most) or not are_seen:

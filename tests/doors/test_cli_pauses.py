@@ -50,8 +50,8 @@ def test_people_are_told_in_a_sentence(on_file: Shell):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ([], "expected one of --queue, --tag and --name"),
-        (["--tag", "a", "--queue", "b"], "expected one of --queue, --tag and --name"),
+        ([], "expected one of --queue, --tag, --name and --node"),
+        (["--tag", "a", "--queue", "b"], "expected one of --queue, --tag, --name and --node"),
         (["--tag", ""], "expected tag to be a non-empty str"),
     ],
 )

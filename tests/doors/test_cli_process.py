@@ -38,8 +38,8 @@ def test_the_help_lists_the_commands_in_order():
     said = call(Celery("shop", set_as_current=False), "--help").text
     names = [line.split()[0] for line in said.split("Commands:")[1].splitlines() if line.strip()]
     assert names == [
-        "status", "list", "show", "tree", "watch", "nodes", "periodic", "cancel", "retry", "run-now", "pause", "resume",
-        "prune", "import-schedules", "migrate", "doctor",
+        "status", "list", "show", "why", "tree", "watch", "nodes", "periodic", "cancel", "retry", "run-now", "pause",
+        "resume", "prune", "import-schedules", "migrate", "doctor",
     ]  # fmt: skip
 
 

@@ -19,7 +19,7 @@ def test_a_pause_is_of_one_thing(kind: PauseKind):
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({}, "exactly one of queue, tag and name, got: 'none of them'"),
+        ({}, "exactly one of queue, tag, name and node, got: 'none of them'"),
         ({"queue": "a", "tag": "b"}, "got: 'queue and tag'"),
         ({"queue": "a", "tag": "b", "name": "c"}, "got: 'queue and tag and name'"),
         ({"queue": ""}, "expected queue to be a non-empty str"),
@@ -53,4 +53,6 @@ def test_a_pause_is_told_in_json_types():
 
 
 def test_a_target_is_named_in_sentences():
-    assert [str(PauseTarget(kind, "x")) for kind in PauseKind] == ["queue 'x'", "tag 'x'", "unique name 'x'"]
+    assert [str(PauseTarget(kind, "x")) for kind in PauseKind] == [
+        "queue 'x'", "tag 'x'", "unique name 'x'", "node 'x'",
+    ]  # fmt: skip

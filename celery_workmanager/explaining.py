@@ -1,0 +1,212 @@
+"""Why a work doesn't run: judged from what is known of it and of the nodes. Pure.
+
+Names of the reasons: WorkManager's platform, ``JobScheduler.getPendingJobReasons``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from celery_workmanager.bounds import Bound, Room, next_token_at
+from celery_workmanager.constraints import Constraints
+from celery_workmanager.explanation import Explanation, Reason, ReasonKind
+from celery_workmanager.pauses import PauseInfo, PauseKind, PauseTarget
+from celery_workmanager.serving import NodeFacts, listed, of_nodes, told
+from celery_workmanager.timing import as_datetime, as_timedelta
+from celery_workmanager.work import State, WorkError
+
+#: Works that a reason names; the others are only counted.
+SHOWN = 10
+#: Nothing is counted further than this.
+MOST = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkFacts:
+    """A work as it is stored (or would be); moments in microseconds."""
+
+    id: str
+    worker: str
+    queue: str
+    state: State
+    run_at: int
+    due_at: int | None
+    expires_at: int | None
+    deadline_at: int | None
+    started_at: int | None
+    finished_at: int | None
+    run_attempt_count: int
+    #: The nominal moment of its occurrence; None: it is one-time work.
+    period_at: int | None
+    override_at: int | None
+    #: The incarnation of the node that has it.
+    node: str | None
+    is_held: bool
+    #: The limit that had no room for it.
+    parked_by: str | None
+    error: str | None
+    options: Mapping[str, Any]
+
+    def constraints_at(self, now: int) -> Constraints:
+        """What a node must meet to run it at `now`: nothing once its deadline has passed."""
+        if "constraints" not in self.options or self.options.get("deadline", now + 1) <= now:
+            return Constraints.NONE
+        asked = Constraints.from_json(self.options["constraints"])
+        return replace(asked, content_uri_triggers=()) if "triggered" in self.options else asked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Circumstances:
+    """What is known of a work and of all that may hold it up."""
+
+    work: WorkFacts
+    nodes: tuple[NodeFacts, ...] = ()
+    #: Pauses that are in force for it, and those of nodes.
+    pauses: tuple[PauseInfo, ...] = ()
+    #: The first of its unfinished prerequisites with their states, and how many there are.
+    blockers: Mapping[str, State] = field(default_factory=dict)
+    blocker_count: int = 0
+    #: Its limits of the fleet, what room these leave, and the first works that count under each.
+    limits: tuple[Bound, ...] = ()
+    room: Room = field(default_factory=lambda: Room({}, {}, 0))
+    holders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    #: How many works that wait for the same come before it, counted up to one more than `MOST`.
+    before: int = 0
+
+
+def explain(seen: Circumstances, now: int) -> Explanation:
+    """Every reason why a work doesn't run at `now`, in order."""
+    work = seen.work
+    if work.state.is_finished:
+        reasons = [_finished(work)]
+    elif work.node is not None:
+        reasons = [_in_hand(seen, work.node)]
+    else:
+        reasons = [*_waiting(seen, now)]
+    is_running = reasons[0].kind is ReasonKind.RUNNING
+    return Explanation(work.id, work.state, is_running, tuple(reasons), as_datetime(now))
+
+
+def _waiting(seen: Circumstances, now: int) -> Iterator[Reason]:
+    drained = {pause.label: pause.since for pause in seen.pauses if pause.kind is PauseKind.NODE}
+    work = seen.work
+    nodes = of_nodes(work.queue, work.worker, work.constraints_at(now), seen.nodes, drained, now)
+    own = [*_not_due(work, now), *_blocked(seen), *_paused(seen)]
+    yield from own
+    others = [*nodes.holding, *_limited(seen)]
+    yield from others
+    if not own and not others:
+        yield from nodes.busy
+        if not nodes.busy and not seen.before:
+            yield Reason(ReasonKind.READY, f"nothing holds it up: {listed(nodes.able)} will claim it now")
+    yield from () if own else _position(seen)
+    yield from _to_come(work)
+
+
+# -- finished or in hand -----------------------------------------------------------------------------------------
+
+
+def _finished(work: WorkFacts) -> Reason:
+    error = f": {WorkError.from_json(work.error)}" if work.error else ""
+    at = as_datetime(work.finished_at)
+    when = "" if work.finished_at is None else f" since {told(work.finished_at)}"
+    return Reason(ReasonKind.FINISHED, f"it has been {work.state.name}{when}{error}", since=at)
+
+
+def _in_hand(seen: Circumstances, node_id: str) -> Reason:
+    work = seen.work
+    node = next((each for each in seen.nodes if each.id == node_id), None)
+    if node is None or not node.is_alive:
+        return _lost(seen, node)
+    if work.state is State.RUNNING and work.started_at is not None:
+        since = as_datetime(work.started_at)
+        return Reason(ReasonKind.RUNNING, f"it runs on {node.name} since {told(work.started_at)}", since=since)
+    return Reason(ReasonKind.STARTING, f"it is claimed by {node.name}, which is about to start it")
+
+
+def _lost(seen: Circumstances, node: NodeFacts | None) -> Reason:
+    name = "a node that is gone" if node is None else node.name
+    silent = f", whose lease ended at {told(node.lease_until)}" if node is not None and node.lease_until else ""
+    heals = any(each.is_alive for each in seen.nodes)
+    means = "a live node is about to put it back" if heals else "no live node is there to put it back"
+    since = as_datetime(node.lease_until) if node is not None and node.lease_until else None
+    return Reason(ReasonKind.NODE_LOST, f"it is in the hands of {name}{silent}: {means}", since=since)
+
+
+# -- what holds it, whatever the nodes ---------------------------------------------------------------------------
+
+
+def _not_due(work: WorkFacts, now: int) -> Iterator[Reason]:
+    if work.due_at is None or work.due_at <= now:
+        return
+    if work.override_at is not None:
+        why = "its next run was set to that moment"
+    elif work.run_attempt_count:
+        why = f"the backoff after attempt {work.run_attempt_count}"
+    elif work.period_at is not None:
+        why = "its schedule"
+    else:
+        why = "its initial delay"
+    until = as_datetime(work.due_at)
+    yield Reason(ReasonKind.NOT_DUE, f"it is not due until {told(work.due_at)}: {why}", until=until)
+
+
+def _blocked(seen: Circumstances) -> Iterator[Reason]:
+    if seen.work.state is not State.BLOCKED:
+        return
+    ids = tuple(seen.blockers)[:SHOWN]
+    names = [f"{each} ({seen.blockers[each].name})" for each in ids]
+    if more := seen.blocker_count - len(ids):
+        names.append(f"{more} more")
+    works = "work" if seen.blocker_count == 1 else "works"
+    text = f"it waits for {seen.blocker_count} {works} to succeed: {', '.join(names)}"
+    yield Reason(ReasonKind.BLOCKED, text, work_ids=ids, count=seen.blocker_count)
+
+
+def _paused(seen: Circumstances) -> Iterator[Reason]:
+    mine = [pause for pause in seen.pauses if pause.kind is not PauseKind.NODE]
+    for pause in mine:
+        since = "" if pause.since is None else f" since {pause.since:%Y-%m-%d %H:%M:%S} UTC"
+        target = PauseTarget(pause.kind, pause.label)
+        yield Reason(ReasonKind.PAUSED, f"the {target} is paused{since}", since=pause.since)
+    if seen.work.is_held and not mine:
+        yield Reason(ReasonKind.PAUSED, "it was paused, is resumed, and about to be freed")
+
+
+def _limited(seen: Circumstances) -> Iterator[Reason]:
+    for bound in seen.limits:
+        if seen.room.under(bound) > 0:
+            continue
+        if bound.per is None:
+            ids, count = seen.holders[bound.key], seen.room.running[bound.key]
+            more = f" and {count - len(ids)} more" if count > len(ids) else ""
+            text = f"{count} of {bound.n} run under the limit {bound.key!r}: {', '.join(ids)}{more}"
+            yield Reason(ReasonKind.CONCURRENCY, text, work_ids=ids, count=count)
+        else:
+            at = next_token_at(bound, seen.room.full_at[bound.key])
+            often = f"{bound.n} in {as_timedelta(bound.per)}"
+            text = f"the rate {bound.key!r} ({often}) is used up until {told(at)}"
+            yield Reason(ReasonKind.RATE, text, until=as_datetime(at))
+
+
+# -- its place among others, and what is to come -----------------------------------------------------------------
+
+
+def _position(seen: Circumstances) -> Iterator[Reason]:
+    if not seen.before:
+        return
+    count = min(seen.before, MOST)
+    number = f"{count:,}".replace(",", " ")
+    works = "1 work comes" if count == 1 else f"{'> ' if seen.before > MOST else ''}{number} works come"
+    yield Reason(ReasonKind.POSITION, f"{works} before it", count=count)
+
+
+def _to_come(work: WorkFacts) -> Iterator[Reason]:
+    if work.deadline_at is not None:
+        text = f"from {told(work.deadline_at)} on it runs whatever its constraints say"
+        yield Reason(ReasonKind.DEADLINE, text, until=as_datetime(work.deadline_at))
+    if work.expires_at is not None:
+        text = f"it is cancelled unless it has started by {told(work.expires_at)}"
+        yield Reason(ReasonKind.EXPIRES, text, until=as_datetime(work.expires_at))

@@ -1,0 +1,237 @@
+"""Watching files for content triggers, in a thread of its own: by watchfiles, where that is installed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from celery_workmanager.triggers import MOST_URIS, Target
+
+logger = logging.getLogger(__name__)
+
+#: Milliseconds: a batch of changes ends when nothing more comes for a step, at the latest after the other.
+_STEP, _BATCH = 20, 400
+#: Seconds between two looks whether folders have come that were waited for, and after an error.
+_LOOK_AGAIN = 5.0
+#: Milliseconds between two looks at files where the system can't tell of changes.
+_POLL = 1000
+#: File systems round the moments of changes down by as much (microseconds).
+_ROUGH = 10_000
+
+#: Paths that have changed, and how long ago (microseconds).
+Seen = Sequence[tuple[str, int]]
+
+
+def can_watch() -> bool:
+    """Whether watchfiles is installed."""
+    return find_spec("watchfiles") is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What one work wants to be told of: changes of `targets` since `age` microseconds ago."""
+
+    targets: tuple[Target, ...]
+    age: int
+
+
+class FileWatcher:
+    """Tells of changes of files; `on_change` is called in its thread. There is none while nothing is watched."""
+
+    def __init__(self, on_change: Callable[[Seen], None]) -> None:
+        self._on_change = on_change
+        self._lock = threading.Lock()
+        self._wanted: dict[str, Watched] = {}
+        #: Those whose past changes have not been looked for, and since when (the file system's time).
+        self._new: dict[str, int] = {}
+        self._told = threading.Event()
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._eyes = _Eyes()
+
+    def watch(self, wanted: Mapping[str, Watched]) -> None:
+        """Watch this from now on, and nothing else; the keys tell what was watched before."""
+        now = _now()
+        with self._lock:
+            self._new |= {key: now - each.age for key, each in wanted.items() if key not in self._wanted}
+            self._wanted = dict(wanted)
+            if wanted and self._thread is None and not self._closed.is_set():
+                self._thread = threading.Thread(target=self._run, name="workmanager-files", daemon=True)
+                self._thread.start()
+        self._told.set()
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._closed.set()
+        self._told.set()
+        if (thread := self._thread) is not None:
+            thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while self._goes_on():
+            try:
+                self._turn()
+            except Exception:
+                logger.exception("watching files failed; it is tried again")
+                self._eyes = _Eyes()
+                self._closed.wait(_LOOK_AGAIN)
+
+    def _goes_on(self) -> bool:
+        with self._lock:
+            if self._wanted and not self._closed.is_set():
+                return True
+            self._thread, self._eyes = None, _Eyes()
+            return False
+
+    def _turn(self) -> None:
+        """Look around, then watch until something else is wanted, or folders come or go."""
+        self._told.clear()
+        with self._lock:
+            wanted, new, self._new = self._wanted, self._new, {}
+        targets = {target for each in wanted.values() for target in each.targets}
+        self._tell(targets, self._eyes.open(targets))
+        # Only now: what changes from here on is seen.
+        for key, since in new.items():
+            if key in wanted:
+                found = _changed_since(wanted[key].targets, since - _ROUGH)
+                self._tell(targets, islice(found, MOST_URIS + 1))
+        until = time.monotonic() + _LOOK_AGAIN
+        while not self._told.is_set() and time.monotonic() < until and self._eyes.see_all(targets):
+            self._tell(targets, ((path, 0) for path in self._eyes.watch(self._told)))
+
+    def _tell(self, targets: Iterable[Target], seen: Iterable[tuple[str, int]]) -> None:
+        found = [each for each in seen if any(target.covers(each[0]) for target in targets)]
+        if found:
+            self._on_change(found)
+
+
+class _Eyes:
+    """What watches folders: some with all that is below them, some without."""
+
+    def __init__(self) -> None:
+        self._eyes: dict[bool, Any] = {}
+        self._folders: dict[bool, set[str]] = {False: set(), True: set()}
+        #: The folder by which each target is watched.
+        self._roots: dict[Target, str] = {}
+        self._opened_at = 0
+        self._is_hurt = False
+
+    def open(self, targets: Iterable[Target]) -> list[tuple[str, int]]:
+        """Watch the folders that are there now; returns what has changed meanwhile."""
+        roots = {target: _root_of(target) for target in targets}
+        folders: dict[bool, set[str]] = {False: set(), True: set()}
+        for root, is_deep in roots.values():
+            folders[is_deep].add(root)
+        found = list[tuple[str, int]]()
+        before, self._opened_at = self._opened_at, _now()
+        stale = [each for each in folders if self._is_hurt or folders[each] != self._folders[each]]
+        self._is_hurt = False
+        for is_deep in stale:
+            if (eye := self._eyes.pop(is_deep, None)) is not None:
+                found += ((path, 0) for path in _paths(eye.watch(_STEP, _STEP, 1, None)))
+            if folders[is_deep]:
+                self._open(folders[is_deep], is_deep=is_deep)
+        known, self._roots = self._roots, {target: root for target, (root, _) in roots.items()}
+        self._folders = folders
+        for target in known.keys() & self._roots.keys():
+            if self._roots[target] != known[target]:
+                found += ((path, 0) for path, _ in _walk(target.base, is_deep=target.looks_below))  # it has come
+            elif stale:
+                found += _changed_since([target], before - _ROUGH)
+        return found
+
+    def _open(self, folders: Iterable[str], *, is_deep: bool) -> None:
+        try:
+            self._eyes[is_deep] = _eye(sorted(folders), is_deep=is_deep)
+        except FileNotFoundError:
+            self._is_hurt = True  # it has gone since it was found
+
+    def see_all(self, targets: Iterable[Target]) -> bool:
+        """Whether all is watched where it is now."""
+        return not self._is_hurt and all(_root_of(target)[0] == self._roots[target] for target in targets)
+
+    def watch(self, told: threading.Event) -> Iterator[str]:
+        """Wait for changes, a while at most; until `told`."""
+        patience = round(_LOOK_AGAIN * 1000) if len(self._eyes) == 1 else _BATCH
+        for is_deep, eye in self._eyes.items():
+            for path in _paths(eye.watch(_BATCH, _STEP, patience, told)):
+                self._is_hurt |= any(path in some for some in self._folders.values())
+                yield path
+                if is_deep and Path(path).is_dir() and not Path(path).is_symlink():
+                    yield from (each for each, _ in _walk(path, is_deep=True))  # it may have come with its contents
+
+
+def _paths(answer: Any) -> set[str]:
+    """The paths of changes; none when it has been told something or nothing has changed."""
+    return set() if isinstance(answer, str) else {path for _, path in answer}
+
+
+def _eye(folders: list[str], *, is_deep: bool) -> Any:
+    from watchfiles._rust_notify import RustNotify  # noqa: PLC0415 - installed where it is wanted
+
+    try:
+        return RustNotify(folders, False, False, _POLL, is_deep, True)
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # the system's limit of watches, as a rule
+        logger.warning("files can't be watched (%s); they are looked at each second", error)
+        return RustNotify(folders, False, True, _POLL, is_deep, True)
+
+
+def _root_of(target: Target) -> tuple[str, bool]:
+    """The folder to be watched for a target, and whether with all below it.
+
+    What doesn't exist is watched by its nearest existing parent, without what is below that.
+    """
+    root = Path(target.base)
+    if root.is_dir():
+        return target.base, target.looks_below
+    return str(next(parent for parent in root.parents if parent.is_dir())), False
+
+
+def _changed_since(targets: Iterable[Target], since: int) -> Iterator[tuple[str, int]]:
+    """What of `targets` has changed since then, and how long ago that was."""
+    now = _now()
+    for target in targets:
+        found = False
+        for path, at in _walk(target.base, is_deep=target.looks_below):
+            # A folder changes with what is in it: it is told only where that is gone.
+            if at >= since and target.covers(path) and not (found and path == target.base):
+                found = True
+                yield path, max(0, now - at)
+
+
+def _walk(base: str, *, is_deep: bool) -> Iterator[tuple[str, int]]:
+    """What is in a path, and itself, each with the moment of its last change; what is gone is left out."""
+    with suppress(OSError):
+        changed_at = _changed_at(Path(base).lstat())
+        if Path(base).is_dir():
+            for entry in list(os.scandir(base)):
+                if is_deep and entry.is_dir(follow_symlinks=False):
+                    yield from _walk(entry.path, is_deep=True)
+                else:
+                    yield from _itself(entry.path)
+        yield base, changed_at
+
+
+def _itself(path: str) -> Iterator[tuple[str, int]]:
+    with suppress(OSError):
+        yield path, _changed_at(Path(path).lstat())
+
+
+def _changed_at(stat: os.stat_result) -> int:
+    # What is moved here keeps the moment of its own change.
+    return max(stat.st_mtime_ns, stat.st_ctime_ns) // 1000
+
+
+def _now() -> int:
+    return time.time_ns() // 1000

@@ -1,0 +1,140 @@
+"""Watching real files. Waits for events, with deadlines; nothing is awaited by the clock."""
+
+from __future__ import annotations
+
+import queue
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from celery_workmanager.constraints import ContentUriTrigger
+from celery_workmanager.triggers import Target
+from celery_workmanager.watching import FileWatcher, Seen, Watched, _changed_since
+
+pytest.importorskip("watchfiles", reason="celery-workmanager[files] is not installed")
+
+
+class Watch:
+    """A watcher, and what it has told so far."""
+
+    def __init__(self) -> None:
+        self.told: queue.Queue[str] = queue.Queue()
+        self.watcher = FileWatcher(self._hear)
+
+    def _hear(self, seen: Seen) -> None:
+        for path, _ in seen:
+            self.told.put(path)
+
+    def want(self, *uris: str | Path, deep: bool = False, age: float = 0, key: str = "a") -> Watch:
+        targets = tuple(Target.of(ContentUriTrigger(str(uri), deep)) for uri in uris)
+        self.watcher.watch({key: Watched(targets, round(age * 1_000_000))})
+        return self
+
+    def until(self, *paths: Path, seconds: float = 20) -> set[Path]:
+        """Wait until these have been told of; returns all that were."""
+        deadline, seen = time.monotonic() + seconds, set[Path]()
+        while not set(paths) <= seen:
+            seen.add(Path(self.told.get(timeout=max(0.01, deadline - time.monotonic()))))
+        return seen
+
+
+@pytest.fixture
+def watch() -> Iterator[Watch]:
+    made = Watch()
+    yield made
+    made.watcher.close()
+
+
+@pytest.fixture
+def folder(watch: Watch, tmp_path: Path) -> Path:
+    """An empty folder."""
+    made = tmp_path / "in"
+    made.mkdir()
+    return made
+
+
+def touch(path: Path, text: str = "x") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_new_changed_and_deleted_files_are_told_of(watch: Watch, folder: Path):
+    watch.want(folder)
+    file = touch(folder / "a")
+    watch.until(file)
+    touch(file, "y")
+    watch.until(file)
+    file.unlink()
+    watch.until(file)
+    moved = touch(folder.parent / "b").rename(folder / "b")
+    watch.until(moved)
+
+
+def test_globs_are_told_of_what_fits(watch: Watch, folder: Path):
+    watch.want(folder / "*.csv")
+    touch(folder / "a.txt")
+    assert watch.until(touch(folder / "a.csv")) == {folder / "a.csv"}
+
+
+def test_below_a_folder_only_with_descendants(watch: Watch, folder: Path):
+    watch.want(folder, deep=True)
+    file = touch(folder / "b" / "c" / "d")
+    watch.until(file)
+    shutil.copytree(folder / "b", folder / "e")
+    watch.until(folder / "e" / "c" / "d")
+
+
+def test_what_doesnt_exist_is_watched_until_it_comes(watch: Watch, tmp_path: Path):
+    file = tmp_path / "not" / "yet" / "there"
+    watch.want(file)
+    touch(tmp_path / "elsewhere" / "there").parent.rename(tmp_path / "yet")
+    (tmp_path / "not").mkdir()
+    (tmp_path / "yet").rename(tmp_path / "not" / "yet")
+    assert watch.until(file) == {file}
+    touch(file, "again")
+    watch.until(file)
+
+
+def test_a_folder_that_is_made_anew_is_watched_again(watch: Watch, folder: Path):
+    watch.want(folder)
+    watch.until(touch(folder / "a"))
+    shutil.rmtree(folder)
+    watch.until(folder)
+    watch.until(touch(folder / "b"))
+    watch.until(touch(folder / "c"))
+
+
+def test_what_changed_before_is_found_by_its_moment(watch: Watch, folder: Path):
+    old, file = touch(folder / "old" / "a"), touch(folder / "b")
+    watch.want(folder, deep=True, age=3600)
+    watch.until(old, file)
+    # Whoever was enqueued later doesn't want to know of it.
+    later = file.stat().st_ctime_ns // 1000 + 1
+    assert [*_changed_since([Target.of(ContentUriTrigger(str(folder), trigger_for_descendants=True))], later)] == []
+
+
+def test_who_comes_later_is_told_of_what_changed_before(watch: Watch, folder: Path):
+    watch.want(folder)
+    file = touch(folder / "a")
+    watch.until(file)
+    watch.want(folder, age=60, key="b")
+    watch.until(file)
+
+
+def test_other_targets_replace_the_former_ones_and_none_end_the_watch(watch: Watch, folder: Path):
+    watch.want(folder / "a")
+    watch.until(touch(folder / "a"))
+    watch.want(folder / "b", folder / "c" / "**", key="b")
+    touch(folder / "a", "y")
+    assert watch.until(touch(folder / "c" / "d" / "e"), touch(folder / "b")) >= {folder / "b"}
+    thread = watch.watcher._thread
+    watch.watcher.watch({})
+    assert thread is not None
+    thread.join(20)
+    assert not thread.is_alive()
+    watch.want(folder / "b", key="c")
+    watch.until(touch(folder / "b", "z"))
