@@ -84,7 +84,7 @@ def periodic_from(call: OneTimeWorkRequest, **times: Any) -> PeriodicWorkRequest
         soft_time_limit=call.soft_time_limit,
         max_attempts=call.max_attempts,
         constraints=call.constraints,
-        deadline=call.deadline,
+        deadline=call.deadline,  # type: ignore[arg-type]  # a moment is refused
         concurrency=call.concurrency,
         rate=call.rate,
         call=call.call,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from datetime import datetime, timedelta
 
 from celery_workmanager.constraints import Constraints
 from celery_workmanager.errors import ConstraintsWarning, InvalidRequest
@@ -32,9 +31,9 @@ def check_constraints(constraints: Constraints, *, has_backoff: bool, is_expedit
         raise InvalidRequest("expedited work", f"without {', '.join(_NOT_EXPEDITED)}", ", ".join(given))
 
 
-def warn_of(constraints: Constraints, initial_delay: timedelta, deadline: timedelta | datetime | None) -> None:
+def warn_of(constraints: Constraints) -> None:
     """Warn (ConstraintsWarning) of what contradicts itself, or can hardly be met."""
-    for sentence in (*_doubts(constraints), *_late(initial_delay, deadline)):
+    for sentence in _doubts(constraints):
         warnings.warn(sentence, ConstraintsWarning, stacklevel=_CALLER)
 
 
@@ -49,8 +48,3 @@ def _doubts(asked: Constraints) -> Iterator[str]:
         yield "delays of content triggers mean nothing without content_uri_triggers"
     if least is not None and most is not None and least > most:
         yield f"trigger_content_update_delay ({least}) is longer than trigger_content_max_delay ({most}), which ends it"
-
-
-def _late(initial_delay: timedelta, deadline: timedelta | datetime | None) -> Iterator[str]:
-    if isinstance(deadline, timedelta) and initial_delay and deadline <= initial_delay:
-        yield f"the deadline ({deadline}) comes before the initial delay ({initial_delay}): constraints never count"

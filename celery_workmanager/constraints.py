@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
-from celery_workmanager.checks import check_duration, check_text
+from celery_workmanager.checks import Duration, check_duration, check_text
 from celery_workmanager.errors import InvalidRequest
 from celery_workmanager.node_labels import parse_label_rule
 from celery_workmanager.policies import NetworkType
@@ -58,7 +58,7 @@ class ContentUriTrigger:
         return {"uri": self.uri, "trigger_for_descendants": True} if self.trigger_for_descendants else self.uri
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Constraints:
     """All of what it says must hold while a work is started and runs. Equal ones have equal fields, in any order.
 
@@ -67,34 +67,51 @@ class Constraints:
 
     NONE: ClassVar[Constraints]
 
-    required_network_type: NetworkType = NetworkType.NOT_REQUIRED
-    requires_charging: bool = False
-    requires_battery_not_low: bool = False
+    required_network_type: NetworkType
+    requires_charging: bool
+    requires_battery_not_low: bool
     #: Nothing else to do for the node.
-    requires_device_idle: bool = False
-    requires_storage_not_low: bool = False
+    requires_device_idle: bool
+    requires_storage_not_low: bool
     #: Files whose change starts it.
-    content_uri_triggers: tuple[ContentUriTrigger, ...] = ()
+    content_uri_triggers: tuple[ContentUriTrigger, ...]
     #: How long nothing must have changed before it starts; None: 10 s.
-    trigger_content_update_delay: timedelta | None = None
+    trigger_content_update_delay: timedelta | None
     #: How long after the first change it starts at the latest; None: 2 minutes.
-    trigger_content_max_delay: timedelta | None = None
-    requires_memory_not_low: bool = False
+    trigger_content_max_delay: timedelta | None
+    requires_memory_not_low: bool
     #: Comparisons with the labels of the node: ``gpu=a100``, ``region in eu,us``, ``zone!=b``, ``cpus>=8``, ``!gpu``.
-    node_labels: tuple[str, ...] = ()
+    node_labels: tuple[str, ...]
     #: Hours of which it must be in one.
-    time_windows: tuple[TimeWindow, ...] = ()
+    time_windows: tuple[TimeWindow, ...]
     #: What must be reachable from the node: ``tcp://host:port``, ``http://…``, ``https://…``.
-    reachable: tuple[str, ...] = ()
+    reachable: tuple[str, ...]
     #: Constraints of one's own: a name, or ``name:argument``.
-    custom: tuple[str, ...] = ()
+    custom: tuple[str, ...]
 
-    def __post_init__(self) -> None:
+    def __init__(  # noqa: PLR0913  # it has as many as there are constraints
+        self,
+        *,
+        required_network_type: NetworkType = NetworkType.NOT_REQUIRED,
+        requires_charging: bool = False,
+        requires_battery_not_low: bool = False,
+        requires_device_idle: bool = False,
+        requires_storage_not_low: bool = False,
+        content_uri_triggers: Iterable[ContentUriTrigger | str] = (),
+        trigger_content_update_delay: Duration | None = None,
+        trigger_content_max_delay: Duration | None = None,
+        requires_memory_not_low: bool = False,
+        node_labels: Iterable[str] = (),
+        time_windows: Iterable[TimeWindow] = (),
+        reachable: Iterable[str] = (),
+        custom: Iterable[str] = (),
+    ) -> None:
+        given = locals()  # what each is called is what its check and its field are called
         for name, check in _CHECKS.items():
-            _set(self, name, check(name, getattr(self, name)))
+            _set(self, name, check(name, given[name]))
 
     def __bool__(self) -> bool:
-        return self != Constraints.NONE
+        return self is not Constraints.NONE and self != Constraints.NONE
 
     @property
     def key(self) -> str:
@@ -107,7 +124,7 @@ class Constraints:
 
     def to_json(self) -> dict[str, Any]:
         """Return what differs from the default, in JSON types; durations in seconds."""
-        given = ((each.name, getattr(self, each.name)) for each in fields(self) if each.name in _CHECKS)
+        given = ((name, getattr(self, name)) for name in _CHECKS)
         return {name: _jsonable(value) for name, value in given if value != getattr(Constraints.NONE, name)}
 
     __json__ = to_json  # for kombu, which writes the options of signatures

@@ -35,6 +35,8 @@ RENEWALS = 4
 WARN, END = 0.6, 0.85
 #: Runs younger than this (seconds) end by themselves before a look at the store would tell them anything.
 SETTLED_IN = 0.1
+#: Seconds until a node tells that it reads something else.
+SOON = 0.5
 #: Seconds between two looks at what this node still owns; as short as the second when the bell rings.
 LOOK, QUICK_LOOK = 1.0, 0.2
 
@@ -82,6 +84,10 @@ class Lease:
             # After the try to renew: a store that is just back finds its works running. Also when the try failed.
             self._end_in_time(self._clock.monotonic())
         self._look(now, rung=rung)
+
+    def facts_changed(self) -> None:
+        """What the node tells of itself has changed: renew soon, but not for each of many changes."""
+        self._renew_at = min(self._renew_at, self._clock.monotonic() + SOON)
 
     def _renew(self, now: float) -> None:
         until = self._clock.now() + round(self._length * SECOND)

@@ -101,6 +101,7 @@ class Node:
         """A reading has changed: something runs here no longer, something may be claimed."""
         self._changed.set()
         self.dispatcher.rung.set()
+        self.lease.facts_changed()
 
     def _dispatch(self) -> None:
         while not self._duties.stopped.is_set():

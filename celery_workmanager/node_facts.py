@@ -9,6 +9,8 @@ import shutil
 import socket
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import psutil
 from celery_workmanager.errors import InvalidRequest, InvalidSetting
 from celery_workmanager.node_labels import check_labels
 
-__all__ = ("LABELS_VARIABLE", "LoadOfOthers", "labels", "memory", "network", "power", "storage")
+__all__ = ("LABELS_VARIABLE", "CpuTimes", "LoadOfOthers", "labels", "memory", "network", "power", "storage")
 
 #: The environment variable with labels, ``gpu=a100,region=eu``.
 LABELS_VARIABLE = "WORKMANAGER_NODE_LABELS"
@@ -117,39 +119,56 @@ def _percent(free: float, total: float) -> float:
     return round(100 * free / total, 1) if total else 0.0
 
 
-class LoadOfOthers:
-    """The part of the CPUs that others than this worker and its children use, over the last readings.
+@dataclass(frozen=True, slots=True)
+class CpuTimes:
+    """Seconds that all CPUs have spent so far: in all, at work, and at the work of this worker and its children."""
 
-    What a work does itself doesn't make the node busy: it would stop itself (on Android too, a device stays idle).
+    total: float
+    busy: float
+    own: float
+
+    @classmethod
+    def read(cls) -> CpuTimes:
+        """Those of this moment."""
+        times = psutil.cpu_times()
+        # Guests are counted in user time already.
+        total = sum(times) - getattr(times, "guest", 0) - getattr(times, "guest_nice", 0)
+        return cls(total, total - times.idle - getattr(times, "iowait", 0), _own_time())
+
+    def load_of_others(self, before: CpuTimes) -> float | None:
+        """The part of the CPUs that others have used since `before`; None: no time has passed."""
+        elapsed = self.total - before.total
+        if elapsed <= 0:
+            return None
+        others = (self.busy - before.busy) - (self.own - before.own)
+        return round(min(1.0, max(0.0, others / elapsed)), 2)
+
+
+def _own_time() -> float:
+    used, own = 0.0, psutil.Process()
+    for process in (own, *own.children(recursive=True)):
+        with suppress(psutil.Error):  # it ends just now
+            used += sum(process.cpu_times()[:4])  # with the children that have ended
+    return used
+
+
+class LoadOfOthers:
+    """The ``load`` that others than this worker and its children put on the CPUs, from 0 to 1, over some readings.
+
+    What a work does itself doesn't make the node busy: it would stop itself.
     """
 
     #: Readings that are looked back on.
     WINDOW = 6
 
     def __init__(self) -> None:
-        self._self = psutil.Process()
-        self._samples: deque[tuple[float, float, float]] = deque(maxlen=self.WINDOW)
+        self._samples: deque[CpuTimes] = deque(maxlen=self.WINDOW)
 
     def __call__(self) -> dict[str, Any] | None:
-        """The ``load`` from 0 to 1; None: it takes two readings."""
-        times = psutil.cpu_times()
-        # Guests are counted in user time already.
-        total = sum(times) - getattr(times, "guest", 0) - getattr(times, "guest_nice", 0)
-        idle = times.idle + getattr(times, "iowait", 0)
-        self._samples.append((total, total - idle, self._own()))
-        elapsed, busy, own = (last - first for first, last in zip(self._samples[0], self._samples[-1], strict=True))
-        if elapsed <= 0:
-            return None
-        return {"load": round(min(1.0, max(0.0, (busy - own) / elapsed)), 2)}
-
-    def _own(self) -> float:
-        used = 0.0
-        for process in (self._self, *self._self.children(recursive=True)):
-            try:
-                used += sum(process.cpu_times()[:4])  # with the children that have ended
-            except psutil.Error:  # it ends just now
-                continue
-        return used
+        """Read it; None: it takes two readings."""
+        self._samples.append(CpuTimes.read())
+        load = self._samples[-1].load_of_others(self._samples[0])
+        return None if load is None else {"load": load}
 
 
 def labels(given: Mapping[str, str]) -> dict[str, str]:

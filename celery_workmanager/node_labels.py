@@ -60,7 +60,7 @@ class LabelRule:
 @lru_cache(maxsize=1024)
 def parse_label_rule(text: str) -> LabelRule:
     """The rule that `text` says. Raises InvalidRequest."""
-    found = _RULE.fullmatch(text.strip()) if isinstance(text, str) else None
+    found = _RULE.fullmatch(check_text("node label", text).strip())
     if found is None or (found["absent"] and found["operator"]):
         raise InvalidRequest("node label", _EXPECTED, text)
     operator = found["operator"] or ("absent" if found["absent"] else "exists")
@@ -69,7 +69,7 @@ def parse_label_rule(text: str) -> LabelRule:
         raise InvalidRequest("node label", f"one value after {operator!r}, or several after 'in'", text)
     if operator in _ORDER and _number(values[0]) is None:
         raise InvalidRequest("node label", f"a number after {operator!r}", text)
-    return LabelRule(check_text("node label", found["key"]), operator, values)
+    return LabelRule(found["key"], operator, values)
 
 
 def check_labels(what: str, labels: Any) -> dict[str, str]:

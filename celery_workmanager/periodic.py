@@ -96,11 +96,7 @@ class PeriodicWorkRequest(WorkRequest):
         self._set_delays(initial_delay, backoff_policy, backoff_delay, keep_results_for_at_least)
         self._set_labels(trace_tag, queue, priority)
         self._set_limits(time_limit, soft_time_limit, max_attempts)
-        if isinstance(deadline, datetime):
-            raise InvalidRequest(
-                "deadline", "a duration: that of periodic work counts from each run's moment", deadline
-            )
-        self._set_conditions(constraints, deadline, concurrency, rate)
+        self._set_conditions(constraints, _no_moment(deadline), concurrency, rate)
         _set(self, "input_merger", OverwritingInputMerger)
         _set(self, "expedited", None)
         _set(self, "expires", None)
@@ -155,3 +151,9 @@ class PeriodicWorkRequest(WorkRequest):
         moment = None if at is None else check_moment("next_schedule_time_override", at)
         _set(self, "next_schedule_time_override", moment)
         _set(self, "clear_next_schedule_time_override", clear)
+
+
+def _no_moment(deadline: Any) -> Any:
+    if isinstance(deadline, datetime):
+        raise InvalidRequest("deadline", "a duration: that of periodic work counts from each run's moment", deadline)
+    return deadline

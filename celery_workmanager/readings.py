@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from celery_workmanager.declared import declared_facts
-from celery_workmanager.thresholds import Thresholds
+from celery_workmanager.thresholds import VERDICTS, Thresholds
 
 __all__ = ("Reading", "Readings")
 
@@ -75,12 +75,12 @@ class Readings(Mapping[str, Reading]):
         found = dict(base or {})
         marks = thresholds or Thresholds()
         for sensor, facts in declared_facts("reading", words).items():
-            before = found.get(sensor, _UNKNOWN).value
-            found[sensor] = (
-                _UNKNOWN
-                if facts is None
-                else Reading(marks.judged(sensor, {**(before or {}), **facts}, before), at, "declared")
-            )
+            before = found.get(sensor, _UNKNOWN).value or {}
+            if facts is None:
+                found[sensor] = Reading(None, at, "declared unknown")
+            else:
+                kept = {name: value for name, value in before.items() if name not in VERDICTS}
+                found[sensor] = Reading(marks.judged(sensor, kept | facts, before), at, "declared")
         return cls(found)
 
     def judges_like(self, other: Readings) -> bool:
@@ -105,5 +105,5 @@ class Readings(Mapping[str, Reading]):
 
 #: Facts that no constraint is judged by; what they mean stands beside them.
 _FIGURES = {"battery_percent", "expected", "free_bytes", "free_percent", "load", "path", "reading", "why"}
-_UNKNOWN = Reading(None, note="declared unknown")
+_UNKNOWN = Reading(None)
 Readings.NONE = Readings()

@@ -39,7 +39,7 @@ class ReadingsFile:
             raise InvalidRequest(str(self._path), f"at most {_LARGEST} bytes", size)
         text = self._path.read_text("utf-8")
         try:
-            words = json.loads(text or "{}")
+            words = json.loads(text)
         except ValueError as error:
             raise InvalidRequest(str(self._path), 'JSON such as {"charging": false}', str(error)) from None
         declared_facts(str(self._path), words)

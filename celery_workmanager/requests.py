@@ -129,7 +129,7 @@ class WorkRequest:
         if self.constraints:
             has_backoff = (self.backoff_policy, self.backoff_delay) != _DEFAULT_BACKOFF
             check_constraints(self.constraints, has_backoff=has_backoff, is_expedited=expedited)
-            warn_of(self.constraints, self.initial_delay, self.deadline)
+            warn_of(self.constraints)
 
     def _set_limits(self, hard: Any, soft: Any, max_attempts: Any) -> None:
         _set(self, "time_limit", None if hard is None else check_time_limit("time_limit", hard))

@@ -34,7 +34,8 @@ _FILE, _VALIDATION = "file", "validation"
 class Sensors:
     """What one node reads of itself, with what its operator declares.
 
-    `now` gives microseconds since 1970. `on_change` is called, in a thread of ours, when constraints may be met otherwise. Raises ConfigurationError.
+    `now` gives microseconds since 1970. `on_change` is called, in a thread of ours, when constraints may be met
+    otherwise. Raises ConfigurationError.
     """
 
     def __init__(

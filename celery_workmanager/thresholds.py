@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ("Thresholds",)
+__all__ = ("VERDICTS", "Thresholds")
+
+#: What `Thresholds.judged` adds to the facts of a sensor.
+VERDICTS = frozenset({"low", "idle", "expected"})
 
 
 @dataclass(frozen=True, slots=True)

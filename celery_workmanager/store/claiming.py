@@ -130,9 +130,14 @@ def _kind(connection: Connection, lane: int) -> Lane | None:
         kind = None if row is None else lane_read(lane, row.queue, row.worker, row.options)
         if kind is not None:
             if len(_KINDS) >= _MOST_KINDS:
-                _KINDS.clear()
+                forget_lanes()
             _KINDS[lane] = kind
     return kind
+
+
+def forget_lanes() -> None:
+    """Forget what lanes stand for: they are looked into again."""
+    _KINDS.clear()
 
 
 @lru_cache(maxsize=MOST_LANES * 4)

@@ -40,7 +40,7 @@ def options_of(request: WorkRequest, limits: Limits) -> dict[str, Any]:
         "time_limit": request.time_limit,
         "soft_time_limit": request.soft_time_limit,
         "max_attempts": request.max_attempts,
-        "constraints": request.constraints.to_json() or None,
+        "constraints": request.constraints.to_json() if request.constraints else None,
         "concurrency": None if (limit := request.concurrency) is None else [limit.key, limit.n],
         "rate": None if (rate := request.rate) is None else [rate.key, rate.n, micros(rate.per)],
         "tags": sorted(request.tags - {request.worker_name}) or None,

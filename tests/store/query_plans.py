@@ -23,7 +23,7 @@ from celery_workmanager.outcome import Ending
 from celery_workmanager.overview import MOST, held
 from celery_workmanager.pauses import PauseKind, PauseTarget
 from celery_workmanager.query import WorkQuery
-from celery_workmanager.store import Store, pausing
+from celery_workmanager.store import Store, claiming, pausing
 from celery_workmanager.timing import SECOND
 from tests import services
 from tests.stores import (
@@ -45,12 +45,14 @@ from tests.stores import (
 DUTIES: dict[str, tuple[str, str]] = {
     "ready lanes": ("work_ready", "One probe a lane with ready works, however many wait in each."),
     "look beside pauses": ("pause", "The same, and the few pauses; a paused lane is left out, however full it is."),
+    "look into lanes": ("work_ready", "The head of each lane that the node has not looked into before."),
     "claim": ("work_ready", "Reads as many entries of a lane as it may take, already in order."),
     "claim from many lanes": ("work_ready", "The same for each lane; the heads are merged."),
     "claim after prerequisites": ("pkey", "The outputs of the parents, by their keys."),
-    "next moment": ("work_due", "The first entry of two small indexes."),
+    "next moment": ("work_due", "The first entry of three small indexes."),
     "promote": ("work_due", "The entries that are due, and those rows by their keys."),
     "expire": ("work_expires", "The entries that have expired."),
+    "pass deadlines": ("work_deadline", "The entries whose deadline has come, and those rows by their keys."),
     "start": ("pkey", "By key."),
     "settle": ("pkey", "By key; children by the edges of their parents."),
     "settle a failure": ("pkey", "By key, and down the edges."),
@@ -127,6 +129,8 @@ def fill(store: Store, rows: int) -> None:
             "ready_lane = lane, due_at = NULL WHERE id <= 'w00003000' AND due_at IS NOT NULL",
             f"due_at = {START - 1} WHERE id BETWEEN 'w00003000' AND 'w00003500' AND due_at IS NOT NULL",
             f"expires_at = {START - 1} WHERE id BETWEEN 'w00004000' AND 'w00004300' AND expires_at IS NOT NULL",
+            f"deadline_at = {START + HOUR} WHERE id BETWEEN 'w00010000' AND 'w00050000' AND due_at IS NOT NULL",
+            f"deadline_at = {START - 1} WHERE id BETWEEN 'w00006000' AND 'w00006300' AND due_at IS NOT NULL",
             f"prune_at = {START - 1} WHERE id BETWEEN 'w00005000' AND 'w00005060' AND prune_at IS NOT NULL",
         ):
             connection.execute(text(f"UPDATE workmanager_work SET {change}"))
@@ -148,11 +152,14 @@ def duties(store: Store) -> Iterator[tuple[str, Callable[[], Any]]]:
     pausing.pause(store, elsewhere)
     yield "look beside pauses", store.look
     pausing.resume(store, elsewhere)
+    claiming.forget_lanes()
+    yield "look into lanes", lambda: store.look([])
     yield "claim", lambda: take(store, 16)
     yield "claim from many lanes", lambda: take(store, 16, workers=[WORKER, "one", "two"])
     yield "next moment", store.next_moment
     yield "expire", store.expire
     yield "promote", store.promote
+    yield "pass deadlines", store.pass_deadlines
     begun, ended = take(store, 8), take(store, 8)
     yield "start", lambda: start(store, *begun)
     parents = [take_one(store, each) for each in ("w00002006", "w00002007")]

@@ -158,6 +158,7 @@ FACTS = {
     "ConfigurationError": ("a sentence",),
     "UnknownSetting": ("workmanager_leese", ["workmanager_lease"]),
     "InvalidSetting": ("workmanager_lease", "a number", "x"),
+    "UnknownConstraint": ("queue_shrt", ["queue_short"]),
     "AlreadyInitialized": ("shop",),
     "NotInitialized": ("shop",),
     "StoreNotMigrated": ("postgresql://db/shop", None, "0001"),
