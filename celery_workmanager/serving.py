@@ -121,9 +121,8 @@ def _drained(serving: Sequence[NodeFacts], drained: Mapping[str, datetime | None
     """One reason for all: it would run on any of them."""
     views = [NodeView(node.name, f"is drained{_since(drained[node.name])}") for node in serving]
     since = min((at for node in serving if (at := drained[node.name]) is not None), default=None)
-    text = f"every node that serves it is drained: {views[0].name}{_since(since)}"
-    more = f" and {len(views) - 1} more" if len(views) > 1 else ""
-    yield Reason(ReasonKind.PAUSED, text + more, since=since, nodes=tuple(views[:MOST_VIEWS]))
+    text = f"every node that serves it is drained: {listed([view.name for view in views], 'and')}{_since(since)}"
+    yield Reason(ReasonKind.PAUSED, text, since=since, nodes=tuple(views[:MOST_VIEWS]))
 
 
 def _unmet(nodes: Sequence[NodeFacts], failing: Mapping[str, Sequence[Unmet]]) -> Iterator[Reason]:

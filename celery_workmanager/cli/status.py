@@ -9,6 +9,7 @@ from typing import Any
 
 from celery_workmanager.app import WorkManager
 from celery_workmanager.cli.common import FINE, TROUBLE, command, read
+from celery_workmanager.cli.readings import show_readings
 from celery_workmanager.cli.screen import LOOKS, Cell, Column, Screen, clean, number, plural, span
 from celery_workmanager.overview import Census, Pile, census
 from celery_workmanager.pauses import PauseInfo, PauseKind, PauseTarget
@@ -54,6 +55,7 @@ def nodes_command(screen: Screen, manager: WorkManager) -> int:
         screen.json({"nodes": [{**each, "drained": each["name"] in drained} for each in documents]})
     else:
         _show_nodes(screen, found, nodes, manager.clock.now())
+        show_readings(screen, nodes, manager.clock.now())
         _show_pauses(screen, list(drained.values()), manager.clock.now())
     return FINE if nodes else TROUBLE
 
