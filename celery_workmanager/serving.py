@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from celery_workmanager.constraints import Constraints
@@ -32,7 +32,7 @@ class NodeFacts:
     #: How many works it runs at once, if it has told, and how many it has in hand.
     concurrency: int | None = None
     holds: int = 0
-    readings: Readings = Readings.NONE
+    readings: Readings = field(default_factory=Readings)
     #: Whether it can watch files.
     watches_files: bool = False
 

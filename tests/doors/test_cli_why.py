@@ -94,29 +94,6 @@ def test_many_nodes_are_told_of_in_bounds(on_file: Shell, length: int):
     assert ("      … and 4 more" in lines) is (length == 14)
 
 
-def test_nodes_show_what_they_read(on_file: Shell):
-    asked = {"storage_free_percent": 3, "labels": {"gpu": "a100", "os": "linux"}, "unknown": ["memory"]}
-    readings = Readings.of(START, network="METERED", charging=False, battery_percent=12, load=0.25, idle=True, **asked)
-    others = {"custom": {"licence": True}, "reachable": {"tcp://db:5432": False}}
-    node(on_file, readings=Readings.of(START, readings, **others).to_json())
-    node(on_file, "w@beta")
-    lines = on_file("nodes").text.splitlines()
-    at = lines.index("")
-    assert [line.split("  ") for line in lines[at + 1 :]][1][0] == "w@alpha"
-    for told in (
-        "metered",
-        "battery 12 %",
-        "3 % free",
-        "unknown",
-        "25%",
-        "yes",
-        "gpu=a100",
-        "licence yes, tcp://db:5432 no",
-    ):
-        assert told in lines[at + 2]
-    assert len(lines) == at + 3
-
-
 def test_the_reading_that_isnt_met_is_shown_with_its_age(on_file: Shell):
     node(on_file, readings=Readings.of(START - 2 * SECOND, charging=False).to_json())
     put(on_file.store, job("a", constraints=Constraints(requires_charging=True)))
