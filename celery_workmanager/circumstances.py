@@ -100,7 +100,7 @@ def _facts(row: Any) -> WorkFacts:
 
 def _nodes(connection: Connection, now: int) -> tuple[NodeFacts, ...]:
     """The nodes that run works, with what each has in hand."""
-    rows = [row for row in leasing.nodes(connection) if row.runs_works]
+    rows = sorted((row for row in leasing.nodes(connection) if row.runs_works), key=lambda row: row.name)
     held = select(work.c.node).where(work.c.node.is_not(None)).limit(MOST).subquery("held")
     numbers = connection.execute(select(held.c.node, func.count().label("number")).group_by(held.c.node))
     holds: dict[str, int] = dict(numbers.tuples().all())

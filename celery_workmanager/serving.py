@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from celery_workmanager.constraints import Constraints
@@ -32,7 +32,7 @@ class NodeFacts:
     #: How many works it runs at once, if it has told, and how many it has in hand.
     concurrency: int | None = None
     holds: int = 0
-    readings: Readings = Readings.NONE
+    readings: Readings = field(default_factory=Readings)
     #: Whether it can watch files.
     watches_files: bool = False
 
@@ -121,9 +121,8 @@ def _drained(serving: Sequence[NodeFacts], drained: Mapping[str, datetime | None
     """One reason for all: it would run on any of them."""
     views = [NodeView(node.name, f"is drained{_since(drained[node.name])}") for node in serving]
     since = min((at for node in serving if (at := drained[node.name]) is not None), default=None)
-    text = f"every node that serves it is drained: {views[0].name}{_since(since)}"
-    more = f" and {len(views) - 1} more" if len(views) > 1 else ""
-    yield Reason(ReasonKind.PAUSED, text + more, since=since, nodes=tuple(views[:MOST_VIEWS]))
+    text = f"every node that serves it is drained: {listed([view.name for view in views], 'and')}{_since(since)}"
+    yield Reason(ReasonKind.PAUSED, text, since=since, nodes=tuple(views[:MOST_VIEWS]))
 
 
 def _unmet(nodes: Sequence[NodeFacts], failing: Mapping[str, Sequence[Unmet]]) -> Iterator[Reason]:

@@ -9,11 +9,11 @@ from typing import Any
 
 from celery_workmanager.app import WorkManager
 from celery_workmanager.database import time_of
-from celery_workmanager.doctor import broker, configuration, fleet, storage, timekeepers
+from celery_workmanager.doctor import broker, configuration, demands, fleet, storage, timekeepers
 from celery_workmanager.doctor.finding import Finding, Severity
 from celery_workmanager.overview import census
 from celery_workmanager.queries import pauses
-from celery_workmanager.store import leasing, scheduling
+from celery_workmanager.store import claiming, leasing, scheduling
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +60,14 @@ def _examine_fleet(manager: WorkManager, heard: dict[str, Any]) -> Iterator[Chec
             time.time_ns() // 1000 if moment is None else moment,
             heard,
             pauses(connection),
+            tuple(claiming.look(connection, ()).kinds.values()),
         )
         schedules = scheduling.schedules(connection)
     yield _check("nodes", fleet.examine_nodes(manager, seen))
     findings = tuple(timekeepers.examine_time(manager, seen, schedules))
     yield Check("time", findings, timekeepers.told(manager, seen, schedules))
     yield _check("queues", fleet.examine_queues(manager, seen))
+    yield _check("constraints", demands.examine_demands(seen))
 
 
 def _check(name: str, findings: Iterator[Finding]) -> Check:

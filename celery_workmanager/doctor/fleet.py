@@ -12,6 +12,7 @@ from typing import Any
 
 from celery_workmanager.app import WorkManager
 from celery_workmanager.doctor.finding import Finding, error, note, several, warning, works
+from celery_workmanager.lanes import Lane
 from celery_workmanager.overview import MOST, Census, Pile
 from celery_workmanager.pauses import PauseInfo, PauseKind, PauseTarget
 from celery_workmanager.requests import OneTimeWorkRequest
@@ -29,6 +30,8 @@ class Seen:
     now: int
     heard: dict[str, Any]
     pauses: Sequence[PauseInfo] = ()
+    #: What the lanes ask for in which works could be claimed.
+    lanes: Sequence[Lane] = ()
 
     @cached_property
     def living(self) -> list[NodeRow]:

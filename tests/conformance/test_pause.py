@@ -98,7 +98,7 @@ def test_paused_work_can_be_cancelled(kit: WorkManagerTestKit, works: Works):
 
 def test_a_pause_is_of_exactly_one_thing(works: Works):
     for call in (works.wm.pause, works.wm.resume):
-        with pytest.raises(InvalidRequest, match="expected pause to be of exactly one of queue, tag and name"):
+        with pytest.raises(InvalidRequest, match="expected pause to be of exactly one of queue, tag, name and node"):
             call()
         with pytest.raises(InvalidRequest, match="'tag and name'"):
             call(tag="a", name="b")

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
+from celery_workmanager.constraints import Constraints, ContentUriTrigger
 from celery_workmanager.doctor.examination import examine
+from celery_workmanager.readings import Readings
 from celery_workmanager.store.leasing import NodeRow
 from celery_workmanager.timing import SECOND
 from tests.doors.conftest import Shell
-from tests.stores import QUEUE, WORKER, job, put, put_chain, start, succeed, take_one
+from tests.stores import QUEUE, START, WORKER, job, put, put_chain, start, succeed, take_one
 
 
-def node(shell: Shell, name: str = "w@alpha", *queues: str, workers: tuple[str, ...] = (WORKER,)) -> None:
+def node(shell: Shell, name: str = "w@alpha", *queues: str, workers: tuple[str, ...] = (WORKER,), **told: Any) -> None:
     now = shell.store.clock.now()
-    facts = json.dumps({"queues": queues or (QUEUE,), "workers": workers, "pool": "solo", "concurrency": 1})
-    shell.store.register(NodeRow(name, name, "alpha", 1, 1, now, now + 3600 * SECOND, facts))
+    facts = {"queues": queues or (QUEUE,), "workers": workers, "pool": "solo", "concurrency": 1, **told}
+    shell.store.register(NodeRow(name, name, "alpha", 1, 1, now, now + 3600 * SECOND, json.dumps(facts)))
 
 
 def test_the_first_reason_stands_out_and_the_others_follow(on_file: Shell):
@@ -89,3 +92,37 @@ def test_many_nodes_are_told_of_in_bounds(on_file: Shell, length: int):
     lines = on_file("why", "a").text.splitlines()
     assert len([line for line in lines if line.startswith("      w@")]) == min(length, 10)
     assert ("      … and 4 more" in lines) is (length == 14)
+
+
+def test_the_reading_that_isnt_met_is_shown_with_its_age(on_file: Shell):
+    node(on_file, readings=Readings.of(START - 2 * SECOND, charging=False).to_json())
+    put(on_file.store, job("a", constraints=Constraints(requires_charging=True)))
+    lines = on_file("why", "a").text.splitlines()
+    assert lines[1].startswith("  → A constraint is unmet on w@alpha: the node is charging: expected a power supply")
+    assert lines[2].startswith("      w@alpha: the node is charging: ")
+    assert lines[2].endswith(" (2 s ago)")
+
+
+def test_the_doctor_finds_what_no_node_can_meet(on_file: Shell):
+    labelled = Readings.of(START, labels={"gpu": "h100"}, charging=False).to_json()
+    node(on_file, readings=labelled)
+    put(
+        on_file.store,
+        job("a", constraints=Constraints(node_labels=("gpu=a100",))),
+        job("b", constraints=Constraints(requires_charging=True)),
+        job("c", constraints=Constraints(custom=("licence",)), worker="shop.sell", queue="mail"),
+        job("d", constraints=Constraints(content_uri_triggers=(ContentUriTrigger("/in"),)), queue="files"),
+    )
+    node(on_file, "w@mail", "mail", workers=("shop.sell",))
+    node(on_file, "w@files", "files")
+    checks = {check.name: check.findings for check in examine(on_file.manager, patience=0.01)}
+    found = checks["constraints"]
+    assert [each.code for each in found] == ["constraint-unmeetable", "files-unwatched", "constraint-unmeetable"]
+    assert "'shop.bake' in queue 'celery'" in found[0].seen
+    assert "w@alpha: the node has labels gpu=a100: expected gpu=a100, the node read gpu=h100" in found[0].seen
+    assert "w@files can't watch any" in found[1].seen
+    assert "custom constraint licence is met: not known to the node" in found[2].seen
+    node(on_file, "w@both", "celery", "mail", "files", workers=(WORKER, "shop.sell"), watches_files=True,
+         readings=Readings.of(START, labels={"gpu": "a100"}, custom={"licence": False}).to_json())  # fmt: skip
+    checks = {check.name: check.findings for check in examine(on_file.manager, patience=0.01)}
+    assert checks["constraints"] == ()

@@ -100,7 +100,15 @@ def test_a_broker_that_does_not_answer_is_found_and_keeps_nothing_from_being_exa
     found = findings(manager)
     assert "secret" not in found["broker-away"].seen
     assert found["broker-away"].severity is Severity.WARNING
-    assert [check.name for check in examine(manager)] == ["configuration", "broker", "store", "nodes", "time", "queues"]
+    assert [check.name for check in examine(manager)] == [
+        "configuration",
+        "broker",
+        "store",
+        "nodes",
+        "time",
+        "queues",
+        "constraints",
+    ]
 
 
 def test_a_private_broker_matters_to_ordinary_tasks_only(url: str):
@@ -422,7 +430,7 @@ def test_with_json_each_finding_has_a_code(url: str):
     code, said = doctor(make(url, task_always_eager=True), "--json")
     found = json.loads(said)
     assert (code, found["fine"]) == (1, False)
-    assert found["checks"] == ["configuration", "broker", "store", "nodes", "time", "queues"]
+    assert found["checks"] == ["configuration", "broker", "store", "nodes", "time", "queues", "constraints"]
     assert [(each["check"], each["severity"], each["code"]) for each in found["findings"]] == [
         ("configuration", "warning", "eager"),
         ("broker", "note", "broker-max-retries"),
