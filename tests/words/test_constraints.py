@@ -110,6 +110,8 @@ def test_the_key_holds_what_nodes_judge_and_no_triggers():
         ("reachable", ["tcp://db:99999"], "reachable to be 'tcp://host:port'"),
         ("reachable", ["ftp://db:21"], "reachable to be 'tcp://host:port'"),
         ("reachable", ["http://"], "reachable to be 'tcp://host:port'"),
+        ("reachable", ["https://me:secret@host/"], "reachable to be .*without a password"),
+        ("reachable", ["tcp://db:5432/x"], "reachable to be 'tcp://host:port'"),
         ("custom", ["5th"], "custom to be a name of letters"),
         ("content_uri_triggers", ["data/in"], "content trigger's uri to be an absolute path"),
         ("content_uri_triggers", [{"path": "/x"}], "content trigger to be a ContentUriTrigger"),
