@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from celery_workmanager.cli import status
+from celery_workmanager.constraints import Constraints
+from celery_workmanager.limits import Limit, Rate
 from celery_workmanager.outcome import Ending
 from celery_workmanager.overview import census
+from celery_workmanager.readings import Readings
 from celery_workmanager.store import Store
 from celery_workmanager.store.leasing import NodeRow
 from celery_workmanager.timing import SECOND
@@ -129,6 +132,20 @@ def test_nodes_are_listed_and_their_absence_is_an_exit_code(busy: Shell):
     answer = busy("nodes")
     assert (answer.code, answer.text) == (1, "No nodes: `celery -A proj worker` starts one.\n")
     assert busy("nodes", "-j").json == {"nodes": []}
+
+
+def test_nodes_tell_what_they_read(busy: Shell):
+    readings = Readings.of(START, storage_free_percent=3, unknown=["power"]).to_json()
+    host = "gamma/boot/pid:[1]"
+    facts = json.dumps({**FACTS, "readings": readings})
+    busy.store.register(NodeRow("n3", "celery@gamma", host, 4711, 1, START, START + HOUR, facts))
+    text = busy("nodes", "--readings").text
+    reads = [line.split(maxsplit=2) for line in text.splitlines() if line.startswith("celery@gamma")][1:]
+    assert [line[:2] for line in reads] == [["celery@gamma", "power"], ["celery@gamma", "storage"]]
+    assert "unknown: declared unknown" in reads[0][2]
+    assert 'free_percent 3, low true, expected "at least 5 % free" (declared)' in reads[1][2]
+    nodes = {node["id"]: node for node in busy("nodes", "--json").json["nodes"]}
+    assert nodes["n3"]["readings"] == readings
 
 
 # -- list --------------------------------------------------------------------------------------------------------
@@ -271,6 +288,16 @@ def test_show_tells_all_that_is_known(on_file: Shell):
     )
     (document,) = on_file("show", "c", "--json").json["works"]
     assert (document["dependents"], document["prerequisites"]) == (["d"], ["a"])
+
+
+def test_show_tells_what_a_work_asks_for(on_file: Shell):
+    asked = Constraints(requires_charging=True, node_labels=["gpu=a100"])
+    limits = {"concurrency": Limit("gpu", 2), "rate": Rate("api", 10, 60)}
+    put(on_file.store, job("a", constraints=asked, deadline=90, **limits))
+    text = on_file("show", "a").text
+    assert "  asks for      charging, gpu=a100\n" in text
+    assert "  deadline      2030-03-17 17:48:10\n" in text
+    assert "  limits        2 at once of gpu, 10 in 0:01:00 of api\n" in text
 
 
 def test_show_of_several_and_of_unknown_works(on_file: Shell):
