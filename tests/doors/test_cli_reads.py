@@ -292,8 +292,7 @@ def test_show_tells_all_that_is_known(on_file: Shell):
 
 def test_show_tells_what_a_work_asks_for(on_file: Shell):
     asked = Constraints(requires_charging=True, node_labels=["gpu=a100"])
-    limits = {"concurrency": Limit("gpu", 2), "rate": Rate("api", 10, 60)}
-    put(on_file.store, job("a", constraints=asked, deadline=90, **limits))
+    put(on_file.store, job("a", constraints=asked, deadline=90, concurrency=Limit("gpu", 2), rate=Rate("api", 10, 60)))
     text = on_file("show", "a").text
     assert "  asks for      charging, gpu=a100\n" in text
     assert "  deadline      2030-03-17 17:48:10\n" in text

@@ -216,6 +216,14 @@ def test_what_can_hardly_be_meant_is_warned_of_at_the_callers_line(asked, senten
     assert caught[0].filename == __file__
 
 
+def test_a_deadline_before_the_delay_is_warned_of():
+    with pytest.warns(ConstraintsWarning, match=r"deadline \(0:00:05\) comes before the initial delay \(0:01:00\)"):
+        OneTimeWorkRequest("x", constraints=PLUGGED_IN, deadline=5, initial_delay=60)
+    OneTimeWorkRequest("x", constraints=PLUGGED_IN, deadline=61, initial_delay=60)
+    # That of periodic work counts from the moment of each run.
+    PeriodicWorkRequest("x", repeat_interval=60, constraints=PLUGGED_IN, deadline=5, initial_delay=60)
+
+
 def test_what_can_be_met_is_not_warned_of():
     rules = ("cpus>=8", "cpus<9", "gpu", "gpu!=a100", "zone not in a,b", "zone!=c", "!old", "arch in arm64,x86_64")
     with warnings.catch_warnings():
