@@ -113,6 +113,9 @@ class Constraints:
     def __bool__(self) -> bool:
         return self is not Constraints.NONE and self != Constraints.NONE
 
+    def __str__(self) -> str:
+        return ", ".join(word for name in _CHECKS for word in _words(name, getattr(self, name)))
+
     @property
     def key(self) -> str:
         """What nodes judge, as text: equal for works that may run on the same nodes; ``""`` for no demand.
@@ -153,10 +156,12 @@ def check_target(what: str, target: Any) -> str:
         parts = urlsplit(text)
         is_whole = parts.scheme in _SCHEMES and bool(parts.hostname)
         is_whole = is_whole and (parts.port is not None or parts.scheme != "tcp")
+        # It is shown to whoever looks at the work.
+        is_whole = is_whole and parts.password is None
     except ValueError:
         is_whole = False
     if not is_whole or (parts.scheme == "tcp" and (parts.path or parts.query)):
-        raise InvalidRequest(what, "'tcp://host:port', 'http://…' or 'https://…'", target)
+        raise InvalidRequest(what, "'tcp://host:port', 'http://…' or 'https://…', without a password", target)
     return text
 
 
@@ -214,7 +219,20 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "reachable": _several(lambda text: check_target("reachable", text)),
     "custom": _several(lambda name: check_custom("custom", name)),
 }
+_PREFIXES = {"content_uri_triggers": "changes of ", "reachable": "an answer from ", "custom": "custom "}
 _OF_TRIGGERS = {"content_uri_triggers", "trigger_content_update_delay", "trigger_content_max_delay"}
+
+
+def _words(name: str, value: Any) -> list[str]:
+    """What a field asks for, in words; nothing for its default."""
+    if value is True:
+        return [name.removeprefix("requires_").replace("_", " ")]
+    if isinstance(value, tuple):
+        prefix = _PREFIXES.get(name, "")
+        return [f"{prefix}{getattr(each, 'uri', each)}" for each in value]
+    if isinstance(value, NetworkType):
+        return [f"network {value.name.lower().replace('_', ' ')}"] if value else []
+    return []
 
 
 def _jsonable(value: Any) -> Any:

@@ -58,9 +58,6 @@ class Readings(Mapping[str, Reading]):
     def __len__(self) -> int:
         return len(self._readings)
 
-    def __hash__(self) -> int:
-        return hash(frozenset(self._readings))
-
     def __repr__(self) -> str:
         return f"Readings({self._readings!r})"
 

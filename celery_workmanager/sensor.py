@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -10,6 +11,8 @@ from typing import Any
 from celery_workmanager.readings import Reading
 
 __all__ = ("Read", "Sensor")
+
+logger = logging.getLogger(__name__)
 
 #: Reads facts; None: it takes another reading.
 Read = Callable[[], Mapping[str, Any] | None]
@@ -31,7 +34,7 @@ class Sensor:
         now: Callable[[], int],
         changed: Callable[[], None],
     ) -> None:
-        self._make, self._now, self._changed = make, now, changed
+        self._name, self._make, self._now, self._changed = name, make, now, changed
         self._interval, self._patience = interval, patience
         self._reading = Reading(None, note="not read yet")
         self._due = time.monotonic() + patience
@@ -56,15 +59,17 @@ class Sensor:
     def _run(self) -> None:
         read: Read | None = None
         while not self._stop.is_set():
-            value = None
+            value, failed = None, False
             try:
                 read = read or self._make()
                 value = read()
                 note = "" if value is not None else "it takes another reading"
             except Exception as error:  # noqa: BLE001  # what a sensor raises is what there is to say of it
-                note = f"{type(error).__name__}: {error}"
+                note, failed = f"{type(error).__name__}: {error}", True
             self._due = time.monotonic() + self._interval + self._patience
             before, self._reading = self._reading, Reading(value, self._now(), note)
+            if failed and note != before.note:
+                logger.warning("Sensor %s of this node: %s", self._name, note)
             if (before.value, before.note) != (value, note):
                 self._changed()
             self._stop.wait(self._interval)

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from celery_workmanager.app import WorkManager
-from celery_workmanager.cli.common import FINE, TROUBLE, command, read
+from celery_workmanager.cli.common import FINE, TROUBLE, command, option, read
 from celery_workmanager.cli.screen import LOOKS, Cell, Column, Screen, clean, number, plural, span
 from celery_workmanager.overview import Census, Pile, census
 from celery_workmanager.pauses import PauseInfo, PauseTarget
+from celery_workmanager.readings import Readings
 from celery_workmanager.store.leasing import NodeRow
 from celery_workmanager.timing import as_datetime, moment
 from celery_workmanager.work import State
@@ -44,7 +45,8 @@ def status_command(screen: Screen, manager: WorkManager) -> int:
 
 
 @command("nodes")
-def nodes_command(screen: Screen, manager: WorkManager) -> int:
+@option("-r", "--readings", "with_readings", is_flag=True, help="Show what each node reads of itself.")
+def nodes_command(screen: Screen, manager: WorkManager, *, with_readings: bool) -> int:
     """List the nodes: the Celery workers that run works, and the beats that keep time for them."""
     found: Census = read(manager.store, census)
     nodes = manager.store.nodes()
@@ -52,6 +54,8 @@ def nodes_command(screen: Screen, manager: WorkManager) -> int:
         screen.json({"nodes": _node_documents(manager, found, nodes)})
     else:
         _show_nodes(screen, found, nodes, manager.clock.now())
+        if with_readings:
+            _show_readings(screen, nodes, manager.clock.now())
     return FINE if nodes else TROUBLE
 
 
@@ -188,6 +192,32 @@ def _node_row(node: NodeRow, held: Counter[str | None], now: int) -> Sequence[Ce
         host,
         str(node.pid),
     ]
+
+
+_READING_COLUMNS = (
+    Column("NODE"),
+    Column("SENSOR"),
+    Column("READ", to_the_right=True, may_go=True),
+    Column("READING", least=12),
+)
+
+
+def _show_readings(screen: Screen, nodes: Sequence[NodeRow], now: int) -> None:
+    rows = [row for node in sorted(nodes, key=lambda each: each.name) for row in _reading_rows(node, now)]
+    if rows:
+        screen.say()
+        screen.table(_READING_COLUMNS, rows)
+
+
+def _reading_rows(node: NodeRow, now: int) -> Iterable[Sequence[Cell | str]]:
+    for sensor, reading in sorted(Readings.from_json(json.loads(node.facts).get("readings", {})).items()):
+        ago = span(now - reading.at) if reading.at else ""
+        if reading.value is None:
+            read = Cell(clean(f"unknown: {reading.note}"), {"fg": "yellow"})
+        else:
+            facts = ", ".join(f"{name} {json.dumps(value)}" for name, value in reading.value.items())
+            read = Cell(clean(f"{facts} ({reading.note})" if reading.note else facts))
+        yield clean(node.name), clean(sensor), ago, read
 
 
 def _ended(node: NodeRow, now: int) -> str:

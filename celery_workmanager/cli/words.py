@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from celery_workmanager.cli.screen import LOOKS, Cell, clean, cut, number, plural, span
@@ -91,6 +91,20 @@ def local(at: datetime | None, pattern: str = "%Y-%m-%d %H:%M:%S") -> str:
 def labels(values: Iterable[str]) -> str:
     """Names or tags on one line."""
     return ", ".join(clean(each) for each in sorted(values))
+
+
+def deadline(info: WorkInfo) -> str:
+    """From when on it runs whatever its node meets."""
+    if isinstance(info.deadline, timedelta):
+        return f"{info.deadline} after each run's moment"
+    return local(info.deadline)
+
+
+def limits(info: WorkInfo) -> str:
+    """Its limits over the fleet."""
+    at_once = [] if info.concurrency is None else [f"{info.concurrency.n} at once of {clean(info.concurrency.key)}"]
+    rate = [] if info.rate is None else [f"{info.rate.n} in {info.rate.per} of {clean(info.rate.key)}"]
+    return ", ".join(at_once + rate)
 
 
 def indented(value: Any) -> str:

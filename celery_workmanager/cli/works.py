@@ -156,6 +156,9 @@ def _facts(info: WorkInfo, now: int) -> Iterator[tuple[str, str]]:
     yield "unique names", words.labels(info.unique_names)
     yield "tags", words.labels(info.tags - {info.worker_name})
     yield "delay", "" if not info.initial_delay else str(info.initial_delay)
+    yield "asks for", clean(str(info.constraints))
+    yield "deadline", words.deadline(info)
+    yield "limits", words.limits(info)
     yield "enqueued", words.local(info.enqueued_at)
     yield (
         "next run",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, exists, insert, select, text, update
 
 from celery_workmanager.database import is_lock_timeout, locking
-from celery_workmanager.errors import DuplicateWorkId, UniqueNameBusy
+from celery_workmanager.errors import DuplicateWorkId, InvalidRequest, UniqueNameBusy
 from celery_workmanager.events import Change, WorkEvent
+from celery_workmanager.lifecycle import UNFINISHED
 from celery_workmanager.news import note
 from celery_workmanager.planning import Insertion, Member, NamePlan, NewWork, Step, plan_insertion, plan_name
 from celery_workmanager.requests import WorkRequest
@@ -32,6 +34,10 @@ _MEMBERS = (
     .where(member.c.name == bindparam("unique_name"))
     .order_by(work.c.id)
 )
+# By text first, then by what it means.
+_WITH_TRIGGERS = select(work.c.options).where(
+    work.c.state.in_([int(state) for state in UNFINISHED]), work.c.options.contains("content_uri_triggers")
+)
 
 
 def enqueue(
@@ -46,6 +52,7 @@ def enqueue(
     look_for_ids: bool,
 ) -> Insertion:
     """Plan and store `steps`. `look_for_ids`: ask first which ids exist (else a known id raises IntegrityError)."""
+    _check_content_triggers(connection, steps, terms.limits.content_trigger_works)
     first = {step.name: step for step in steps if step.is_first and step.name is not None}
     plans, known = _plan_names(connection, first, now, terms, name_wait, is_ours=is_ours)
     if look_for_ids:
@@ -56,6 +63,18 @@ def enqueue(
     for work_id, request in insertion.updated:
         update_work(connection, request, queue_of(request), now, terms, work_id=work_id)
     return insertion
+
+
+def _check_content_triggers(connection: Connection, steps: Sequence[Step], most: int | None) -> None:
+    """Refuse more unfinished works with content triggers than the profile has (WorkManager, EnqueueUtils)."""
+    if most is None:
+        return
+    new = sum(bool(request.constraints.content_uri_triggers) for step in steps for request in step.requests)
+    if new:
+        stored = connection.execute(_WITH_TRIGGERS).scalars()
+        count = new + sum("content_uri_triggers" in json.loads(options).get("constraints", {}) for options in stored)
+        if count > most:
+            raise InvalidRequest("unfinished works with content triggers", f"at most {most} (the profile's)", count)
 
 
 def _plan_names(

@@ -106,3 +106,18 @@ def test_running_a_finished_work_again_asks_for_the_same(wm, works):
     wm.cancel_work_by_id(request.id)
     (again,) = wm.retry(request.id).ids
     assert works.info(again).constraints == ASKED
+
+
+def test_the_profile_limits_unfinished_works_with_content_triggers(wm, works, server_kit):
+    def triggered() -> OneTimeWorkRequest:
+        return OneTimeWorkRequest(act, constraints=Constraints(content_uri_triggers=["/data/in"]))
+
+    wm.enqueue([triggered() for _ in range(7)])
+    bait = OneTimeWorkRequest(act, tags={"content_uri_triggers"})  # names it, and has none
+    last = triggered()
+    wm.enqueue([bait, last])
+    with pytest.raises(InvalidRequest, match=r"unfinished works with content triggers to be at most 8 .*got: 10"):
+        wm.begin_with(triggered()).then(triggered()).enqueue()
+    wm.cancel_work_by_id(last.id)
+    wm.enqueue(triggered())
+    server_kit.work_manager.enqueue([triggered() for _ in range(9)])

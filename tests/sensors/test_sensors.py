@@ -134,7 +134,7 @@ def test_a_sensor_that_hangs_is_unknown_and_nobody_waits_for_it():
         eventually(lambda: "no answer for more than 0.1 s" in reading(sensors, "custom:gate").note)
         (one,) = unmet(asked, sensors.readings(), NOON)
         assert one.text == "custom constraint gate is met: not known to the node (no answer for more than 0.1 s)"
-        assert "power" in _known(sensors)
+        eventually(lambda: "power" in _known(sensors))
         Gate.opened.set()
         eventually(lambda: value(sensors, "custom:gate", "met"))
     sensors.close()
@@ -151,7 +151,7 @@ def test_a_custom_constraint_is_judged_by_its_class_with_its_argument():
         eventually(lambda: unmet(asked, sensors.readings(), NOON) == ())
         Below.value = OSError("disk gone")
         eventually(lambda: reading(sensors, "custom:below").note == "OSError: disk gone")
-        assert len(unmet(asked, sensors.readings(), NOON)) == 2
+        eventually(lambda: len(unmet(asked, sensors.readings(), NOON)) == 2)
 
 
 @pytest.mark.parametrize(
@@ -302,4 +302,4 @@ def test_greenlets_read_too():
     pytest.importorskip("gevent")
     done = subprocess.run([sys.executable, "-c", GREEN], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "read\n", done.stderr
-    assert "Error" not in done.stderr
+    assert "Traceback" not in done.stderr
