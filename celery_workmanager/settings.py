@@ -223,6 +223,14 @@ class Settings:
     max_in_flight: int = _setting(
         128, _whole(1, 100_000), "How many works a node may own at once, running or handed over."
     )
+    foreground_wait: float = _setting(
+        0.0, _seconds(0, 30 * _DAY), "Seconds that a cold shutdown waits for runs in the foreground."
+    )
+    foreground_timeout: float | None = _setting(
+        None,
+        _optional(_seconds(0.001, 365 * _DAY)),
+        "Seconds after which a run in the foreground is stopped; None: it may last any time.",
+    )
     expedited_quota: Mapping[str, tuple[int, timedelta]] | None = _setting(
         None,
         _optional(_quota),
