@@ -93,7 +93,7 @@ def _waiting(seen: Circumstances, now: int) -> Iterator[Reason]:
     drained = {pause.label: pause.since for pause in seen.pauses if pause.kind is PauseKind.NODE}
     work = seen.work
     nodes = of_nodes(work.queue, work.worker, work.constraints_at(now), seen.nodes, drained, now)
-    own = [*_not_due(work, now), *_blocked(seen), *_paused(seen)]
+    own = [*_expired(work, now), *_not_due(work, now), *_blocked(seen), *_paused(seen)]
     yield from own
     others = [*nodes.holding, *_limited(seen)]
     yield from others
@@ -102,7 +102,7 @@ def _waiting(seen: Circumstances, now: int) -> Iterator[Reason]:
         if not nodes.busy and not seen.before:
             yield Reason(ReasonKind.READY, f"nothing holds it up: {listed(nodes.able)} will claim it now")
     yield from () if own else _position(seen)
-    yield from _to_come(work)
+    yield from _to_come(work, now)
 
 
 # -- finished or in hand -----------------------------------------------------------------------------------------
@@ -136,6 +136,12 @@ def _lost(seen: Circumstances, node: NodeFacts | None) -> Reason:
 
 
 # -- what holds it, whatever the nodes ---------------------------------------------------------------------------
+
+
+def _expired(work: WorkFacts, now: int) -> Iterator[Reason]:
+    if work.expires_at is not None and work.expires_at <= now:
+        text = f"it has expired at {told(work.expires_at)} and is about to be cancelled"
+        yield Reason(ReasonKind.EXPIRES, text, since=as_datetime(work.expires_at))
 
 
 def _not_due(work: WorkFacts, now: int) -> Iterator[Reason]:
@@ -203,10 +209,10 @@ def _position(seen: Circumstances) -> Iterator[Reason]:
     yield Reason(ReasonKind.POSITION, f"{works} before it", count=count)
 
 
-def _to_come(work: WorkFacts) -> Iterator[Reason]:
+def _to_come(work: WorkFacts, now: int) -> Iterator[Reason]:
     if work.deadline_at is not None:
         text = f"from {told(work.deadline_at)} on it runs whatever its constraints say"
         yield Reason(ReasonKind.DEADLINE, text, until=as_datetime(work.deadline_at))
-    if work.expires_at is not None:
+    if work.expires_at is not None and work.expires_at > now:
         text = f"it is cancelled unless it has started by {told(work.expires_at)}"
         yield Reason(ReasonKind.EXPIRES, text, until=as_datetime(work.expires_at))

@@ -149,6 +149,16 @@ def test_a_blocked_work_names_what_it_waits_for(store: Store):
     assert reason.text.endswith("p10 (ENQUEUED), 1 more")
 
 
+def test_an_expired_work_is_about_to_be_cancelled(store: Store):
+    node(store, lease=HOUR)
+    put(store, job("a", expires=60))
+    assert kinds(store) == ["ready", "expires"]
+    store.clock.move(61 * SECOND)  # type: ignore[attr-defined]
+    assert why(store) == [("expires", "it has expired at 2030-03-17 17:47:40 UTC and is about to be cancelled")]
+    store.expire()
+    assert kinds(store) == ["finished"]
+
+
 # -- pauses ------------------------------------------------------------------------------------------------------
 
 
