@@ -63,6 +63,8 @@ def periodic_of(entry: ScheduleEntry, task: Any, now: datetime) -> PeriodicWorkR
         call = request_from_call(task, entry.args or (), entry.kwargs or {}, options, now)
     except (TypeError, WorkManagerError) as error:
         raise InvalidRequest(f"entry {entry.name!r} of beat_schedule", "a call of its task", str(error)) from error
+    if isinstance(call.deadline, datetime):
+        return None
     # As in Celery the first interval has to pass first.
     delay = timedelta(0) if is_crontab else schedule.run_every
     return periodic_from(call, schedule=schedule, timezone=zone, initial_delay=delay)
@@ -84,7 +86,7 @@ def periodic_from(call: OneTimeWorkRequest, **times: Any) -> PeriodicWorkRequest
         soft_time_limit=call.soft_time_limit,
         max_attempts=call.max_attempts,
         constraints=call.constraints,
-        deadline=call.deadline,  # type: ignore[arg-type]  # a moment is refused
+        deadline=call.deadline,  # type: ignore[arg-type]  # a duration
         concurrency=call.concurrency,
         rate=call.rate,
         call=call.call,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 
+from celery_workmanager.checks import ZERO
 from celery_workmanager.constraints import Constraints
 from celery_workmanager.errors import ConstraintsWarning, InvalidRequest
 from celery_workmanager.node_labels import contradictions, parse_label_rule
@@ -31,9 +33,15 @@ def check_constraints(constraints: Constraints, *, has_backoff: bool, is_expedit
         raise InvalidRequest("expedited work", f"without {', '.join(_NOT_EXPEDITED)}", ", ".join(given))
 
 
-def warn_of(constraints: Constraints) -> None:
-    """Warn (ConstraintsWarning) of what contradicts itself, or can hardly be met."""
-    for sentence in _doubts(constraints):
+def warn_of(constraints: Constraints, deadline: timedelta | datetime | None, delay: timedelta) -> None:
+    """Warn (ConstraintsWarning) of what contradicts itself, or can hardly be met.
+
+    `delay`: what passes of the time until the deadline before the work may run at all.
+    """
+    sentences = list(_doubts(constraints))
+    if isinstance(deadline, timedelta) and ZERO < delay >= deadline:
+        sentences.append(f"the deadline ({deadline}) comes before the initial delay ({delay}): constraints never count")
+    for sentence in sentences:
         warnings.warn(sentence, ConstraintsWarning, stacklevel=_CALLER)
 
 

@@ -156,10 +156,12 @@ def check_target(what: str, target: Any) -> str:
         parts = urlsplit(text)
         is_whole = parts.scheme in _SCHEMES and bool(parts.hostname)
         is_whole = is_whole and (parts.port is not None or parts.scheme != "tcp")
+        # It is shown to whoever looks at the work.
+        is_whole = is_whole and parts.password is None
     except ValueError:
         is_whole = False
     if not is_whole or (parts.scheme == "tcp" and (parts.path or parts.query)):
-        raise InvalidRequest(what, "'tcp://host:port', 'http://…' or 'https://…'", target)
+        raise InvalidRequest(what, "'tcp://host:port', 'http://…' or 'https://…', without a password", target)
     return text
 
 

@@ -13,6 +13,7 @@ from celery_workmanager.judgement import Unmet, unmet
 from celery_workmanager.lanes import Lane, lane_of
 from celery_workmanager.outcome import Claim
 from celery_workmanager.readings import Readings
+from celery_workmanager.timing import SECOND
 
 #: Sets that nobody has asked for during this time (seconds) are no longer watched.
 FORGOTTEN_AFTER = 300.0
@@ -38,6 +39,8 @@ class Offer:
         self._watch = watch
         #: The sets that were asked for, by their keys, and when last (monotonic seconds).
         self._asked: dict[str, tuple[Constraints, float]] = {}
+        #: What was judged by which readings, within one second: nodes look into the same lanes again and again.
+        self._judged: tuple[Readings, int, dict[Constraints, Unmet | None]] = Readings.NONE, 0, {}
 
     def serves(self, lane: Lane) -> bool:
         """Whether works of `lane` may run here at all."""
@@ -55,14 +58,25 @@ class Offer:
         return self._first_unmet(Constraints.from_json(given))
 
     def _first_unmet(self, constraints: Constraints) -> Unmet | None:
-        key = constraints.key
-        if not key:
+        if not constraints:
             return None
+        now = self._clock.now()
+        readings, second = self._readings(), now // SECOND
+        memory = self._judged
+        if memory[0] is not readings or memory[1] != second:
+            memory = self._judged = readings, second, {}
+        judged = memory[2]
+        if constraints not in judged:
+            self._ask_for(constraints)
+            judged[constraints] = next(iter(unmet(constraints, readings, now)), None)
+        return judged[constraints]
+
+    def _ask_for(self, constraints: Constraints) -> None:
+        key = constraints.key
         is_new = key not in self._asked
         self._asked[key] = constraints, self._clock.monotonic()
         if is_new:
             self._tell()
-        return next(iter(unmet(constraints, self._readings(), self._clock.now())), None)
 
     def forget(self) -> None:
         """Watch no longer what nobody has asked for lately."""

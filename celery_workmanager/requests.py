@@ -120,7 +120,14 @@ class WorkRequest:
         _set(self, "priority", check_whole("priority", priority, 0, HIGHEST_PRIORITY))
 
     def _set_conditions(
-        self, constraints: Any, deadline: Any, concurrency: Any, rate: Any, *, expedited: bool = False
+        self,
+        constraints: Any,
+        deadline: Any,
+        concurrency: Any,
+        rate: Any,
+        *,
+        is_expedited: bool = False,
+        delay: timedelta = ZERO,
     ) -> None:
         _set(self, "constraints", Constraints.of(constraints))
         _set(self, "deadline", None if deadline is None else _moment_or_duration("deadline", deadline))
@@ -128,8 +135,8 @@ class WorkRequest:
         _set(self, "rate", None if rate is None else Rate.of(rate))
         if self.constraints:
             has_backoff = (self.backoff_policy, self.backoff_delay) != _DEFAULT_BACKOFF
-            check_constraints(self.constraints, has_backoff=has_backoff, is_expedited=expedited)
-            warn_of(self.constraints)
+            check_constraints(self.constraints, has_backoff=has_backoff, is_expedited=is_expedited)
+            warn_of(self.constraints, self.deadline, delay)
 
     def _set_limits(self, hard: Any, soft: Any, max_attempts: Any) -> None:
         _set(self, "time_limit", None if hard is None else check_time_limit("time_limit", hard))
@@ -175,7 +182,9 @@ class OneTimeWorkRequest(WorkRequest):
         self._set_delays(initial_delay, backoff_policy, backoff_delay, keep_results_for_at_least)
         self._set_labels(trace_tag, queue, priority)
         self._set_limits(time_limit, soft_time_limit, max_attempts)
-        self._set_conditions(constraints, deadline, concurrency, rate, expedited=expedited is not None)
+        self._set_conditions(
+            constraints, deadline, concurrency, rate, is_expedited=expedited is not None, delay=self.initial_delay
+        )
         _set(self, "input_merger", _merger(input_merger))
         _set(self, "expedited", None if expedited is None else self._checked_expedited(expedited))
         _set(self, "expires", None if expires is None else _moment_or_duration("expires", expires))

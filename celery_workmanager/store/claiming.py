@@ -214,7 +214,9 @@ def claim(
     if not lanes:
         return []
     caps = caps or {}
-    some = list(lanes[:MOST_LANES])
+    # Those beyond have their turn with the next claims: its token is random.
+    first = token % len(lanes) if len(lanes) > MOST_LANES else 0
+    some = [*lanes[first:], *lanes[:first]][:MOST_LANES]
     binds: dict[str, Any] = {f"lane_{position}": lane for position, lane in enumerate(some)}
     binds |= {f"most_{position}": min(limit, caps.get(lane, limit)) for position, lane in enumerate(some)}
     statement = _claim_from(len(some), connection.dialect.name)

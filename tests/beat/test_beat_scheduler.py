@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from celery import Celery
 from celery.beat import BeatLazyFunc
 from celery.schedules import crontab, schedule
 
-from celery_workmanager import ExistingWorkPolicy, OneTimeWorkRequest, State, Worker
+from celery_workmanager import Constraints, ExistingWorkPolicy, Limit, OneTimeWorkRequest, State, Worker
 from celery_workmanager.beat import WorkManagerScheduler
 from celery_workmanager.beat_works import zone_of
 from celery_workmanager.errors import InvalidRequest, NotInitialized
@@ -178,6 +178,15 @@ def test_an_entry_of_a_worker_is_a_periodic_work(kit, begin):
     assert info.period_count == 2
 
 
+def test_an_entry_may_have_constraints_and_limits(kit, begin):
+    asked = Constraints(node_labels=("oven",))
+    options = {"constraints": asked.to_json(), "deadline": 30, "concurrency": Limit("ovens", 2)}
+    begin({"bake": entry(options=options)})
+    (info,) = works(kit, "bake")
+    assert (info.constraints, info.deadline) == (asked, timedelta(seconds=30))
+    assert info.concurrency == Limit("ovens", 2)
+
+
 def test_a_crontab_entry_goes_by_the_time_zone_of_the_app(app, kit, begin):
     app.conf.timezone = "Europe/Madrid"
     begin({"bake": entry(every=crontab(hour=3, minute=30))})
@@ -228,8 +237,9 @@ def _noon():
         {"every": schedule(MINUTE, relative=True)},
         {"kwargs": {"cake": BeatLazyFunc(lambda: "cherry")}},
         {"task": "shop.brief"},
+        {"options": {"deadline": datetime(2100, 1, 1, tzinfo=UTC)}},
     ],
-    ids=["expires", "countdown", "own schedule", "relative", "lazy arguments", "expires by its task"],
+    ids=["expires", "countdown", "own schedule", "relative", "lazy arguments", "expires by its task", "deadline"],
 )
 def test_what_no_periodic_work_can_say_is_a_one_time_work_at_each_fire(kit, begin, more):
     scheduler = begin({"bake": entry(**more)})

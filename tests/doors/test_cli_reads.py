@@ -17,7 +17,7 @@ from celery_workmanager.readings import Readings
 from celery_workmanager.store import Store
 from celery_workmanager.store.leasing import NodeRow
 from celery_workmanager.timing import SECOND
-from celery_workmanager.work import WorkError
+from celery_workmanager.work import StopReason, WorkError
 from tests.doors.conftest import Shell
 from tests.stores import (
     HOUR,
@@ -292,12 +292,27 @@ def test_show_tells_all_that_is_known(on_file: Shell):
 
 def test_show_tells_what_a_work_asks_for(on_file: Shell):
     asked = Constraints(requires_charging=True, node_labels=["gpu=a100"])
-    limits = {"concurrency": Limit("gpu", 2), "rate": Rate("api", 10, 60)}
-    put(on_file.store, job("a", constraints=asked, deadline=90, **limits))
+    put(on_file.store, job("a", constraints=asked, deadline=90, concurrency=Limit("gpu", 2), rate=Rate("api", 10, 60)))
     text = on_file("show", "a").text
     assert "  asks for      charging, gpu=a100\n" in text
     assert "  deadline      2030-03-17 17:48:10\n" in text
     assert "  limits        2 at once of gpu, 10 in 0:01:00 of api\n" in text
+
+
+def test_show_tells_of_stops_the_newest_first(on_file: Shell):
+    store = on_file.store
+    put(store, "a")
+    for reason in (StopReason.CONSTRAINT_CHARGING, StopReason.SYSTEM_PROCESSING):
+        claim = take_one(store, "a")
+        start(store, claim)
+        move(store, SECOND)
+        end(store, claim, ending=Ending.STOPPED, reason=reason)
+    text = on_file("show", "a").text
+    first, second = (line for line in text.splitlines() if "attempt 1" in line)
+    assert first.startswith("  stops         2030-03-17 17:46:42 after 1.000 s, SYSTEM_PROCESSING, attempt 1, on node")
+    assert second.startswith("                2030-03-17 17:46:41 after 1.000 s, CONSTRAINT_CHARGING, attempt 1")
+    (shown,) = json.loads(on_file("show", "a", "--json").text)["works"]
+    assert [stop["reason"] for stop in shown["stops"]] == ["SYSTEM_PROCESSING", "CONSTRAINT_CHARGING"]
 
 
 def test_show_of_several_and_of_unknown_works(on_file: Shell):

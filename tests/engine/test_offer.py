@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from celery_workmanager import Constraints, StopReason
+from celery_workmanager import Constraints, StopReason, TimeWindow
 from celery_workmanager.clock import HeldClock
 from celery_workmanager.lanes import LIMIT, TRIGGER, Lane, lanes_of
 from celery_workmanager.offer import FORGOTTEN_AFTER, Offer
@@ -14,6 +14,7 @@ from celery_workmanager.outcome import Claim, Ending
 from celery_workmanager.readings import Readings
 from celery_workmanager.timing import SECOND
 from tests.engine.scripted import GRACE, START, Node, World
+from tests.stores import HOUR
 
 CHARGING = Constraints(requires_charging=True)
 
@@ -157,3 +158,18 @@ def test_the_marks_of_lanes():
     of = Lane.of("q", "w", {"constraints": CHARGING.to_json(), "concurrency": ["k", 1]})
     assert of == Lane("q", "w", CHARGING, LIMIT)
     assert Lane.of("q", "w", {"constraints": CHARGING.to_json(), "rate": ["k", 1, 1]}, is_overdue=True).mark == LIMIT
+
+
+def test_new_readings_and_a_new_second_are_judged_anew():
+    clock = HeldClock(START)
+    readings = [Readings.of(START, charging=True)]
+    offer = Offer(lambda: lanes_of(["q"], ["w"]), clock, lambda: readings[-1])
+    lane = Lane("q", "w", CHARGING)
+    assert offer.covers(lane)
+    readings.append(Readings.of(START, charging=False))
+    assert not offer.covers(lane)
+    hour = Lane("q", "w", Constraints(time_windows=(TimeWindow("17:00", "18:00", "UTC"),)))
+    clock.move((-START // SECOND) % 86400 * SECOND + 17 * HOUR - SECOND)
+    assert not offer.covers(hour)
+    clock.move(SECOND)
+    assert offer.covers(hour)

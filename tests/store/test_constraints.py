@@ -8,11 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
 from sqlalchemy import event
 
 from celery_workmanager import Constraints, NetworkType, State, StopReason
-from celery_workmanager.errors import ConstraintsWarning
 from celery_workmanager.lanes import LIMIT, TRIGGER, Lane, lane_of, lane_with
 from celery_workmanager.limits import Limit, Rate
 from celery_workmanager.outcome import Ending
@@ -160,6 +158,14 @@ def test_a_work_keeps_its_lane_through_all_that_happens_to_it(store: Store):
     assert row(store, "again").ready_lane == row(store, "second").lane
 
 
+def test_of_more_lanes_than_fit_into_a_statement_all_have_their_turn(store: Store):
+    rules = [Constraints(node_labels=(f"rack={n}",)) for n in range(claiming.MOST_LANES + 20)]
+    put(store, *(job(constraints=each) for each in rules for _ in range(2)))
+    lanes = store.look([]).lanes
+    claims = [claim for token in range(0, 120, 12) for claim in store.claim(lanes, "node", token, 30)]
+    assert (len(lanes), len(claims)) == (120, 240)
+
+
 # -- what others pay -----------------------------------------------------------------------------------------
 
 
@@ -189,8 +195,7 @@ def test_works_without_constraints_pay_nothing(store: Store):
 def test_a_deadline_changes_the_lane_whatever_the_state(store: Store):
     given = {"constraints": CHARGING, "deadline": 60}
     put(store, job("ready", **given), job("claimed", **given))
-    with pytest.warns(ConstraintsWarning):
-        put(store, job("delayed", initial_delay=90, **given))
+    put(store, job("delayed", initial_delay=90, **given))
     put(
         store, job("done", **given), job("held", tags={"red"}, **given), job("later", constraints=CHARGING, deadline=61)
     )

@@ -110,6 +110,8 @@ def test_the_key_holds_what_nodes_judge_and_no_triggers():
         ("reachable", ["tcp://db:99999"], "reachable to be 'tcp://host:port'"),
         ("reachable", ["ftp://db:21"], "reachable to be 'tcp://host:port'"),
         ("reachable", ["http://"], "reachable to be 'tcp://host:port'"),
+        ("reachable", ["https://me:secret@host/"], "reachable to be .*without a password"),
+        ("reachable", ["tcp://db:5432/x"], "reachable to be 'tcp://host:port'"),
         ("custom", ["5th"], "custom to be a name of letters"),
         ("content_uri_triggers", ["data/in"], "content trigger's uri to be an absolute path"),
         ("content_uri_triggers", [{"path": "/x"}], "content trigger to be a ContentUriTrigger"),
@@ -212,6 +214,14 @@ def test_what_can_hardly_be_meant_is_warned_of_at_the_callers_line(asked, senten
     with pytest.warns(ConstraintsWarning, match=sentence) as caught:
         OneTimeWorkRequest("x", constraints=Constraints(**asked))
     assert caught[0].filename == __file__
+
+
+def test_a_deadline_before_the_delay_is_warned_of():
+    with pytest.warns(ConstraintsWarning, match=r"deadline \(0:00:05\) comes before the initial delay \(0:01:00\)"):
+        OneTimeWorkRequest("x", constraints=PLUGGED_IN, deadline=5, initial_delay=60)
+    OneTimeWorkRequest("x", constraints=PLUGGED_IN, deadline=61, initial_delay=60)
+    # That of periodic work counts from the moment of each run.
+    PeriodicWorkRequest("x", repeat_interval=60, constraints=PLUGGED_IN, deadline=5, initial_delay=60)
 
 
 def test_what_can_be_met_is_not_warned_of():

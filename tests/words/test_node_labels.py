@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from celery_workmanager.errors import InvalidRequest
-from celery_workmanager.node_labels import check_labels, parse_label_rule
+from celery_workmanager.node_labels import check_labels, contradictions, parse_label_rule
 
 NODE = {"gpu": "a100", "region": "eu", "cpus": "8", "version": "1.5", "team.example.org/name": "blue"}
 
@@ -81,3 +83,25 @@ def test_labels_of_a_node_become_text():
 def test_labels_that_no_rule_could_name_are_refused(labels):
     with pytest.raises(InvalidRequest, match="expected labels"):
         check_labels("labels", labels)
+
+
+VALUES = ["a", "b", "1", "2", "3"]
+RULES = st.one_of(
+    st.sampled_from(["x", "!x"]),
+    st.builds("x{}{}".format, st.sampled_from(["=", "!="]), st.sampled_from(VALUES)),
+    st.builds("x{}{}".format, st.sampled_from([">=", "<=", ">", "<"]), st.sampled_from(VALUES[2:])),
+    st.builds(
+        "x {} {}".format,
+        st.sampled_from(["in", "not in"]),
+        st.lists(st.sampled_from(VALUES), min_size=1, max_size=3).map(",".join),
+    ),
+)
+#: Every kind of label there is for these rules: none, each value, numbers beside and between them, and any other.
+LABELS = [{}, *({"x": value} for value in (*VALUES, "0", "1.5", "2.5", "4", "other"))]
+
+
+@given(st.lists(RULES, min_size=2, max_size=4))
+def test_rules_contradict_each_other_when_no_label_meets_them(texts):
+    rules = [parse_label_rule(text) for text in texts]
+    can_be_met = any(all(rule.is_met(labels) for rule in rules) for labels in LABELS)
+    assert contradictions(rules) == ([] if can_be_met else ["x"])
