@@ -170,6 +170,9 @@ class WorkManager(Manager):
             limits.call_max_bytes,
             slots=max(256, self.settings.max_in_flight * 2),
             max_interruptions=self.settings.max_interruptions,
+            foreground_wait=self.settings.foreground_wait,
+            foreground_timeout=self.settings.foreground_timeout,
+            stop_grace=self.settings.stop_grace,
         )
 
     def _make_node(self, worker: Any, engine: Any) -> Node:

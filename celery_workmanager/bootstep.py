@@ -116,8 +116,9 @@ class WorkStep(bootsteps.StartStopStep):
                 return
             if seconds > 0:
                 logger.warning("Initiating Soft Shutdown, terminating in %s seconds", seconds)
-                self.engine.stop_all(StopReason.SYSTEM_PROCESSING)
+                self.engine.stop_all(StopReason.SYSTEM_PROCESSING, sparing=True)
                 hosting.wait_while(self._anything_runs, seconds)
+            self.engine.wait_for_foreground(StopReason.SYSTEM_PROCESSING)
             # Celery ends the requests that it knows to be active; a run that just began isn't one yet.
             self.engine.stop_all(StopReason.SYSTEM_PROCESSING, 0.0)
 

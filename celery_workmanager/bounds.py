@@ -65,6 +65,18 @@ def check_keys(request: WorkRequest) -> None:
             key_for(limit.key, values)
 
 
+def quota_bounds(quota: Mapping[str, tuple[int, int]]) -> dict[str, Bound]:
+    """The limits that a quota of expedited works (`n` in so many microseconds, by "" or "tag:…") stands for."""
+    # No key of a user's has a control character.
+    return {name: Bound(f"\x1fexpedited {name}", n, per) for name, (n, per) in quota.items()}
+
+
+def quota_of(options: Mapping[str, Any], worker: str, quota: Mapping[str, Bound]) -> tuple[Bound, ...]:
+    """The limits of `quota` for an expedited work: the app's and those of its tags, with its worker's name."""
+    names = ("", *(f"tag:{tag}" for tag in (worker, *options.get("tags", ()))))
+    return tuple(quota[name] for name in names if name in quota)
+
+
 def tokens(bound: Bound, full_at: int, now: int) -> int:
     """How many tokens of a rate are there at `now`, when its bucket is full at `full_at`."""
     return bound.n - -(-max(0, full_at - now) // bound.interval)

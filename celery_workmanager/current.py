@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from contextvars import ContextVar
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from celery_workmanager.call import facts_of
 from celery_workmanager.data import Data
 from celery_workmanager.errors import DataTooLarge
+from celery_workmanager.foreground import ForegroundInfo, with_foreground
 from celery_workmanager.outcome import Claim, Outcome
 from celery_workmanager.slots import Slots
 from celery_workmanager.told_states import as_progress, is_own
@@ -35,14 +37,17 @@ class Run:
     """One run of a claim, in the process (or thread) that runs it."""
 
     __slots__ = (
-        "_input", "claim", "completed", "entered", "input_text", "next_call", "number", "output", "runtime", "shown",
-        "slot", "told",
+        "_foreground", "_input", "_progress", "claim", "completed", "entered", "input_text", "next_call", "number",
+        "output", "runtime", "shown", "slot", "told",
     )  # fmt: skip
 
     def __init__(self, runtime: Runtime, claim: Claim, slot: int, number: int, input_text: str) -> None:
         self.runtime, self.claim, self.slot, self.number = runtime, claim, slot, number
         self.input_text = input_text
         self._input: Data | None = None
+        #: What the node was told last.
+        self._progress = Data.EMPTY
+        self._foreground: ForegroundInfo | None = None
         #: The worker's code was entered; a call of the same task from inside it is an ordinary call.
         self.entered = False
         #: The output as the store keeps it, once the worker has returned.
@@ -102,7 +107,20 @@ class Run:
     def set_progress(self, progress: Data) -> None:
         """Publish progress to the node; the latest wins. Raises DataTooLarge."""
         progress.check_size(self.runtime.data_max_bytes, "progress")
-        self.runtime.slots.write_progress(self.slot, self.number, progress.to_json().encode("ascii"))
+        self._progress = progress
+        self._tell()
+
+    def set_foreground(self, info: ForegroundInfo) -> None:
+        """Let the node know that this run is long and in the foreground, and with which notification."""
+        self._foreground = info
+        self.runtime.slots.stamp_foreground(self.slot, self.number, monotonic())
+        self._tell()
+
+    def _tell(self) -> None:
+        text = self._progress.to_json()
+        if self._foreground is not None:
+            text = with_foreground(text, self._foreground, self.claim.token)
+        self.runtime.slots.write_progress(self.slot, self.number, text.encode("ascii"))
 
 
 #: A context variable, because coroutines and ``asyncio.to_thread`` inherit it.

@@ -10,7 +10,6 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from time import monotonic
 from typing import Any, ClassVar
 
@@ -18,7 +17,9 @@ from celery.worker import state
 
 from celery_workmanager import tracer
 from celery_workmanager.current import Runtime
+from celery_workmanager.engine_options import EngineOptions
 from celery_workmanager.flights import Flight, Job
+from celery_workmanager.foreground import LONGEST_JSON
 from celery_workmanager.hosting import wait_while
 from celery_workmanager.landing import GIVEN_BACK, Landing, OnEnded
 from celery_workmanager.outcome import Claim
@@ -38,17 +39,6 @@ TICK = 0.01
 STUCK = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """Limits in bytes, and how many claims may be in flight at once (slots)."""
-
-    data_max_bytes: int = 64 * 1024
-    call_max_bytes: int = 8 * 1024 * 1024
-    slots: int = 1024
-    #: How often a work's process may be lost before the work fails.
-    max_interruptions: int = 10
-
-
 class BaseEngine:
     """What engines share: flights, slots, the tick, stopping, giving back.
 
@@ -63,11 +53,12 @@ class BaseEngine:
         self.worker = worker
         # Twice, because the slot of a run that was ended stays taken until its process is certainly gone.
         places = max(worker.max_concurrency or 0, worker.min_concurrency or 0)
-        self.slots = Slots(max(options.slots, 2 * places), area=max(options.data_max_bytes, 1024) + 1024)
+        self.slots = Slots(max(options.slots, 2 * places), area=max(options.data_max_bytes, 1024) + LONGEST_JSON)
         self.runtime = Runtime(
             worker.app, self.slots, options.data_max_bytes, options.call_max_bytes, str(worker.hostname)
         )
         tracer.install(self.runtime)
+        self._options = options
         self.host = RequestHost(
             worker.app, str(worker.hostname), self._ask_end, max_interruptions=options.max_interruptions
         )
@@ -116,9 +107,19 @@ class BaseEngine:
         """Ask a run to stop; its process is terminated when it still runs it ``grace`` seconds later (None: never)."""
         self._post(self._stop, claim.id, claim.token, reason, grace)
 
-    def stop_all(self, reason: StopReason, grace: float | None = None) -> None:
-        """Ask every run to stop; what hasn't started is given back."""
-        self._post(self._stop_all, reason, grace)
+    def stop_all(self, reason: StopReason, grace: float | None = None, *, sparing: bool = False) -> None:
+        """Ask every run to stop (`sparing` those in the foreground); what hasn't started is given back."""
+        self._post(self._stop_all, reason, grace, sparing)
+
+    def wait_for_foreground(self, reason: StopReason) -> None:
+        """Wait for runs in the foreground as long as they may be waited for; the others end now for `reason`."""
+        if self._options.foreground_wait > 0 and self._has_foreground():
+            logger.warning("Waiting up to %g seconds for works in the foreground", self._options.foreground_wait)
+            self.stop_all(reason, 0.0, sparing=True)
+            wait_while(self._has_foreground, self._options.foreground_wait)
+
+    def _has_foreground(self) -> bool:
+        return any(flight.is_in_foreground(self.slots) for flight, _ in list(self._flights.values()))
 
     def may_start_until(self, moment: float) -> None:
         """Let no run begin after ``moment`` (``time.monotonic()``), when the node's lease ends."""
@@ -322,6 +323,9 @@ class BaseEngine:
             flight.announced = True
             flight.request.accept(self.slots.pid(flight.slot), started)
             self._on_started(flight.claim, started)
+        if self._options.is_overdue(self.slots.foreground(flight.slot), now) and flight.stop is None:
+            reason, grace = StopReason.FOREGROUND_SERVICE_TIMEOUT, self._options.stop_grace
+            self._stop(flight.claim.id, flight.claim.token, reason, grace)
         if len(job.flights) == 1:
             return
         if self.slots.ended(flight.slot) is not None:
@@ -348,9 +352,10 @@ class BaseEngine:
         for job in list(self._jobs):
             self._withdraw(job)
 
-    def _stop_all(self, reason: StopReason, grace: float | None) -> None:
+    def _stop_all(self, reason: StopReason, grace: float | None, sparing: bool) -> None:
         for flight, _ in list(self._flights.values()):
-            self._stop(flight.claim.id, flight.claim.token, reason, grace)
+            if not (sparing and flight.is_in_foreground(self.slots)):
+                self._stop(flight.claim.id, flight.claim.token, reason, grace)
 
     def _stop(self, work_id: str, token: int, reason: StopReason, grace: float | None) -> None:
         flight, job = self._flights.get(work_id, (None, None))

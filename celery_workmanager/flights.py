@@ -6,6 +6,7 @@ from typing import Any
 
 from celery_workmanager.outcome import Claim
 from celery_workmanager.request import WorkRequest
+from celery_workmanager.slots import Slots
 from celery_workmanager.work import StopReason
 
 __all__ = ("Flight", "Job")
@@ -28,6 +29,10 @@ class Flight:
         self.seen = 0
         #: Why it was asked to stop.
         self.stop: StopReason | None = None
+
+    def is_in_foreground(self, slots: Slots) -> bool:
+        """Whether its run has said that it is long, and shows so."""
+        return self.slot >= 0 and slots.foreground(self.slot) is not None
 
 
 class Job:

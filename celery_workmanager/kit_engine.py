@@ -15,6 +15,7 @@ from celery_workmanager.clock import HeldClock
 from celery_workmanager.current import Runtime
 from celery_workmanager.data import Data
 from celery_workmanager.errors import InvalidRequest, StoreBusy
+from celery_workmanager.foreground import LONGEST_JSON
 from celery_workmanager.ids import new_id
 from celery_workmanager.outcome import Claim, Ending, Outcome
 from celery_workmanager.requests import worker_name_of
@@ -148,7 +149,7 @@ class _TellingSlots(Slots):
     """Slots that tell of a start and of progress at once, where a worker looks every few milliseconds."""
 
     def __init__(self, engine: InlineEngine, limits: Limits) -> None:
-        super().__init__(_SLOTS, area=limits.data_max_bytes + 1024, outcome_area=limits.call_max_bytes)
+        super().__init__(_SLOTS, area=limits.data_max_bytes + LONGEST_JSON, outcome_area=limits.call_max_bytes)
         self._engine = engine
 
     def stamp_start(self, slot: int, now: float, pid: int) -> bool:
@@ -167,7 +168,7 @@ def _answer_in(slots: Slots, slot: int) -> Any:
 
 
 def _runtime(app: Any, limits: Limits, slots: Slots | None = None) -> Runtime:
-    slots = slots or Slots(_SLOTS, area=limits.data_max_bytes + 1024, outcome_area=limits.call_max_bytes)
+    slots = slots or Slots(_SLOTS, area=limits.data_max_bytes + LONGEST_JSON, outcome_area=limits.call_max_bytes)
     return Runtime(app, slots, limits.data_max_bytes, limits.call_max_bytes, "kit")
 
 

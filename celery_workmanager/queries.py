@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 from celery_workmanager.constraints import Constraints
 from celery_workmanager.data import Data
 from celery_workmanager.errors import WorkNotFound
+from celery_workmanager.foreground import taken_apart
 from celery_workmanager.limits import Limit, Rate
 from celery_workmanager.outcome import Standing
 from celery_workmanager.pauses import LanePauses, PauseInfo, PauseKind, PausePhase
@@ -139,12 +140,14 @@ def _info(row: Any, tags: list[str], names: list[str], parents: list[str], pause
     state = State(row.state)
     is_call = "call" in options
     period = Periodicity.of(options)
+    progress, foreground = taken_apart(row.progress, row.token) if row.progress else ("{}", None)
     return WorkInfo(
         id=row.id,
         state=state,
         tags=frozenset((row.worker, *tags)),
         output_data=shown_output(row.output) if state.is_finished or period is not None else Data.EMPTY,
-        progress=Data.from_json(row.progress) if row.progress else Data.EMPTY,
+        progress=Data.from_json(progress),
+        foreground=foreground if state is State.RUNNING else None,
         run_attempt_count=row.run_attempt_count,
         generation=row.generation,
         initial_delay=as_timedelta(options.get("initial_delay", 0)),

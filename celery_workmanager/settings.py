@@ -12,6 +12,7 @@ from celery_workmanager.checks import check_duration, check_text, check_whole
 from celery_workmanager.constraints import check_custom, check_target
 from celery_workmanager.declared import declared_facts
 from celery_workmanager.errors import InvalidRequest, InvalidSetting, UnknownSetting
+from celery_workmanager.limits import Rate
 from celery_workmanager.node_labels import check_labels
 from celery_workmanager.thresholds import Thresholds
 from celery_workmanager.time_windows import TimeWindow
@@ -160,6 +161,24 @@ def _profile(what: str, value: Any) -> str:
     raise InvalidRequest(what, "'server' or 'android'", value)
 
 
+#: So that the key of its limit fits.
+_LONGEST_QUOTA_TAG = 200
+
+
+def _quota(what: str, value: Any) -> Mapping[str, tuple[int, timedelta]]:
+    expected = "a mapping of '' or 'tag:…' to (number, duration)"
+    if not isinstance(value, Mapping):
+        raise InvalidRequest(what, expected, value)
+    found: dict[str, tuple[int, timedelta]] = {}
+    for name, share in value.items():
+        is_tag = isinstance(name, str) and name.startswith("tag:") and 0 < len(name[4:]) <= _LONGEST_QUOTA_TAG
+        if not (name == "" or is_tag) or not isinstance(share, (tuple, list)) or len(share) != 2:  # noqa: PLR2004
+            raise InvalidRequest(what, expected, {name: share})
+        rate = Rate("quota", *share)
+        found[name] = (rate.n, rate.per)
+    return found
+
+
 def _setting(default: Any, check: _Check, doc: str) -> Any:
     return field(default=default, metadata={"check": check, "doc": doc})
 
@@ -203,6 +222,19 @@ class Settings:
     )
     max_in_flight: int = _setting(
         128, _whole(1, 100_000), "How many works a node may own at once, running or handed over."
+    )
+    foreground_wait: float = _setting(
+        0.0, _seconds(0, 30 * _DAY), "Seconds that a cold shutdown waits for runs in the foreground."
+    )
+    foreground_timeout: float | None = _setting(
+        None,
+        _optional(_seconds(0.001, 365 * _DAY)),
+        "Seconds after which a run in the foreground is stopped; None: it may last any time.",
+    )
+    expedited_quota: Mapping[str, tuple[int, timedelta]] | None = _setting(
+        None,
+        _optional(_quota),
+        "How many expedited works may start in which time, by '' (all) or 'tag:…'; each as (number, duration).",
     )
     data_max_bytes: int | None = _setting(
         None,

@@ -23,7 +23,7 @@ OUTCOME_AREA = 16 * 1024
 
 _WORDS = 16
 _RUN, _STOP, _WITHDRAWN, _START, _END, _PID = range(6)
-_PROGRESS_SEQ, _PROGRESS_SIZE, _PROGRESS_CRC, _OUTCOME_SIZE, _OUTCOME_CRC = range(6, 11)
+_PROGRESS_SEQ, _PROGRESS_SIZE, _PROGRESS_CRC, _OUTCOME_SIZE, _OUTCOME_CRC, _FOREGROUND = range(6, 12)
 #: Stop reasons may be negative; a word of 0 must mean "not stopped".
 _REASON_OFFSET = 4096
 _PAGE = mmap.PAGESIZE
@@ -79,7 +79,7 @@ class Slots:
         slot = self._free.pop()
         words, base = self._words, slot * _WORDS
         words[base + _STOP] = words[base + _WITHDRAWN] = words[base + _START] = words[base + _END] = 0
-        words[base + _PROGRESS_SEQ] = words[base + _OUTCOME_SIZE] = 0
+        words[base + _PROGRESS_SEQ] = words[base + _OUTCOME_SIZE] = words[base + _FOREGROUND] = 0
         self._last_run += 1
         words[base] = self._last_run
         return slot
@@ -151,6 +151,16 @@ class Slots:
     def stamp_end(self, slot: int, now: float) -> None:
         """Stamp the end, after the outcome was written."""
         self._times[slot * _WORDS + _END] = now
+
+    def stamp_foreground(self, slot: int, run: int, now: float) -> None:
+        """Stamp that a run is in the foreground from now on; the first moment stays."""
+        base = slot * _WORDS
+        if self._words[base] == run and not self._words[base + _FOREGROUND]:
+            self._times[base + _FOREGROUND] = now
+
+    def foreground(self, slot: int) -> float | None:
+        """``time.monotonic()`` of the moment since which the run is in the foreground, ``None`` when it isn't."""
+        return self._times[slot * _WORDS + _FOREGROUND] or None
 
     def started(self, slot: int) -> float | None:
         """``time.monotonic()`` of the start, ``None`` before it."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+from celery_workmanager.bounds import Bound, quota_bounds
 from celery_workmanager.policies import BackoffPolicy
 from celery_workmanager.retention import prune_at
 from celery_workmanager.settings import Limits, Settings
@@ -38,6 +39,8 @@ class Terms:
     keep_runs: int
     #: How many stops of a work's runs are kept.
     keep_stops: int
+    #: How many expedited works may start, of the app ("") and by tag.
+    expedited_quota: Mapping[str, Bound]
 
     @classmethod
     def of(cls, settings: Settings) -> Terms:
@@ -48,7 +51,13 @@ class Terms:
             max_interruptions=settings.max_interruptions,
             keep_runs=settings.keep_runs,
             keep_stops=settings.keep_stops,
+            expedited_quota=_quota_of(settings),
         )
+
+
+def _quota_of(settings: Settings) -> Mapping[str, Bound]:
+    given = settings.expedited_quota or {}
+    return quota_bounds({name: (n, micros(per)) for name, (n, per) in given.items()})
 
 
 def backoff_of(options: Mapping[str, Any], limits: Limits) -> Backoff:

@@ -13,6 +13,7 @@ from kombu.utils.json import dumps as kombu_dumps
 from kombu.utils.json import loads as kombu_loads
 
 from celery_workmanager.data import Data
+from celery_workmanager.foreground import taken_apart
 from celery_workmanager.work import WorkError
 
 __all__ = ("as_progress", "is_own", "told_failure", "told_in")
@@ -38,7 +39,7 @@ def told_in(progress: str | None) -> tuple[str, Any] | None:
     """Return state and meta that the progress (JSON text) of a work holds, if any."""
     if progress is None or f'"{_STATE}"' not in progress:
         return None
-    facts = kombu_loads(progress)
+    facts = kombu_loads(taken_apart(progress)[0])
     state = facts.pop(_STATE)
     return state, facts.get(_META) if _META in facts else facts
 

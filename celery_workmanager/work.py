@@ -12,6 +12,7 @@ from typing import Any
 from celery_workmanager.checks import ZERO, Duration, check_duration
 from celery_workmanager.constraints import Constraints
 from celery_workmanager.data import Data
+from celery_workmanager.foreground import ForegroundInfo
 from celery_workmanager.jsontypes import JSON
 from celery_workmanager.limits import Limit, Rate
 from celery_workmanager.policies import CatchUp
@@ -298,6 +299,8 @@ class WorkInfo:
     deadline: datetime | timedelta | None = None
     concurrency: Limit | None = None
     rate: Rate | None = None
+    #: What a run in the foreground shows of itself.
+    foreground: ForegroundInfo | None = None
 
     def to_dict(self) -> dict[str, JSON]:
         """Return it in JSON types: enumerations by name, moments in ISO 8601, durations in seconds."""
@@ -313,6 +316,7 @@ _TO_JSON: dict[type, Callable[[Any], JSON]] = {
     Constraints: Constraints.to_json,
     Limit: Limit.to_json,
     Rate: Rate.to_json,
+    ForegroundInfo: ForegroundInfo.to_json,
     Data: Data.to_dict,
     WorkError: WorkError.to_dict,
     frozenset: sorted,

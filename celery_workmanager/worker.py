@@ -24,7 +24,8 @@ from celery_workmanager.canvas import applied, replacement
 from celery_workmanager.coroutines import WATCH, drive
 from celery_workmanager.current import Run, current_run
 from celery_workmanager.data import Data
-from celery_workmanager.errors import NotInitialized, UnsupportedOperation
+from celery_workmanager.errors import InvalidRequest, NotInitialized, UnsupportedOperation
+from celery_workmanager.foreground import ForegroundInfo
 from celery_workmanager.outcome import Ending, Outcome
 from celery_workmanager.payloads import check_serializer, check_task
 from celery_workmanager.publish_signals import announce, announced
@@ -156,6 +157,16 @@ class Worker(Task):
     def set_progress(self, data: Mapping[str, Any] | None = None, /, **values: Any) -> None:
         """Publish progress; the latest wins. Raises DataNotStorable, DataTooLarge."""
         self._run.set_progress(Data.of(data, "progress", **values))
+
+    def set_foreground(self, info: ForegroundInfo) -> None:
+        """Declare this run to be long, and show `info` to those who watch while it lasts. May be called again.
+
+        A cold shutdown waits for it up to ``workmanager_foreground_wait``; a lost constraint and a cancel stop it all
+        the same (WorkManager semantics: setForegroundAsync). Raises InvalidRequest.
+        """
+        if not isinstance(info, ForegroundInfo):
+            raise InvalidRequest("foreground", "a ForegroundInfo", info)
+        self._run.set_foreground(info)
 
     @property
     def scheduled_at(self) -> datetime | None:

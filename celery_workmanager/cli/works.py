@@ -171,6 +171,7 @@ def _facts(info: WorkInfo, now: int) -> Iterator[tuple[str, str]]:
     yield "attempts", number(info.run_attempt_count) if info.run_attempt_count else ""
     yield "interrupted", f"{number(info.interruptions)} ×" if info.interruptions else ""
     yield "stopped", "" if info.stop_reason is StopReason.NOT_STOPPED else info.stop_reason.name
+    yield "foreground", "" if info.foreground is None else clean(info.foreground.notification)
     yield "paused", ("its next run waits until it is resumed" if info.node else "yes") if info.paused else ""
     yield "node", clean(info.node or "")
     yield "retry of", info.retry_of or ""

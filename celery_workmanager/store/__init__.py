@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import IntegrityError
 
 from celery_workmanager import queries
 from celery_workmanager.bell import ring
-from celery_workmanager.errors import StoreError
-from celery_workmanager.outcome import Claim, Ending, Outcome
+from celery_workmanager.outcome import Claim
 from celery_workmanager.planning import Insertion, Step
 from celery_workmanager.policies import UpdateResult
 from celery_workmanager.requests import WorkRequest
@@ -25,24 +23,19 @@ from celery_workmanager.store import (
     finishing,
     inserting,
     leasing,
-    limited,
-    limiting,
-    periods,
     updating,
     upkeeping,
 )
-from celery_workmanager.store.base import StoreBase
 from celery_workmanager.store.finishing import Settled
 from celery_workmanager.store.graph import HeldByOthers
-from celery_workmanager.verdict import Verdict, catch_up, judge
-from celery_workmanager.work import State, StopReason, WorkError
+from celery_workmanager.store.taking import TakingStore
+from celery_workmanager.verdict import Verdict
+from celery_workmanager.work import State, StopReason
 
 __all__ = ["Settled", "Store"]
 
-logger = logging.getLogger(__name__)
 
-
-class Store(StoreBase):
+class Store(TakingStore):
     """Works in one database. Every method may raise StoreUnavailable, or StoreNotMigrated on first use."""
 
     # -- what producers do --------------------------------------------------------------------------------------
@@ -176,47 +169,6 @@ class Store(StoreBase):
 
     # -- what nodes do ------------------------------------------------------------------------------------------
 
-    def claim(self, lanes: Sequence[int], node: str, token: int, limit: int, **care: Any) -> list[Claim]:
-        """Claim up to `limit` works of `lanes`; `care`: the caps and the stamp of `claiming.claim`."""
-        now = self.clock.now()
-        with self.database.plain(relaxed=True) as connection:
-            claims = claiming.claim(connection, lanes, node=node, token=token, limit=limit, now=now, **care)
-        return self._caught_up(claims)
-
-    def claim_one(self, work_id: str, node: str, token: int) -> list[Claim]:
-        """Claim this very work, if it may be claimed now and its limits have room."""
-        return self._caught_up(self._sound(*limited.claim_one(self, work_id, node=node, token=token)))
-
-    def claim_limited(self, lanes: Sequence[int], node: str, token: int, limit: int, **care: Any) -> list[Claim]:
-        """As `claim`, from `lanes` whose works have limits of the fleet."""
-        found = limited.claim(self, lanes, node=node, token=token, limit=limit, **care)
-        return self._caught_up(self._sound(*found))
-
-    def _sound(self, claims: list[Claim], broken: limited.Broken) -> list[Claim]:
-        """The `claims`; the `broken` ones fail, each with its error."""
-        if broken:
-            now = self.clock.now()
-            failures = ((each, WorkError.from_exception(error).to_json()) for each, error in broken)
-            ends = ((each, Outcome(Ending.FAILED, error=error)) for each, error in failures)
-            self.settle([judge(each, outcome, now, 0.0, self.terms) for each, outcome in ends])
-        return claims
-
-    def _caught_up(self, claims: list[Claim]) -> list[Claim]:
-        """The claims without periodic works that have missed what they were claimed for and don't run now."""
-        periodic = [claim for claim in claims if claim.standing is not None]
-        if not periodic:
-            return claims
-        now = self.clock.now()
-        before = {claim.id: claim.standing for claim in periodic}
-        passed = {claim.id: found for claim in periodic if (found := catch_up(claim, now, self.terms)) is not None}
-        if passed:
-            self.settle(list(passed.values()))
-        moved = [claim for claim in periodic if claim.standing is not before[claim.id]]
-        if moved:
-            # Written, or whoever heals a lost run would not know what it stood for.
-            self._write(lambda conn: periods.write_moved(conn, moved))
-        return [claim for claim in claims if claim.id not in passed]
-
     def look(self, known: Container[int] | None = None) -> claiming.Look:
         """The lanes in which something may be claimed, and what those stand for that are not among the `known`."""
         self.open()
@@ -249,18 +201,8 @@ class Store(StoreBase):
                     return Settled(held={verdict.id for verdict in verdicts})
                 continue
             settled.held |= held
-            self._release([verdict.id for verdict in now if verdict.has_permits])
+            self.release([verdict.id for verdict in now if verdict.has_permits])
             return settled
-
-    def _release(self, ids: Sequence[str]) -> None:
-        """Let others have the room of works whose runs have ended."""
-        if not ids:
-            return
-        try:
-            self.database.run(lambda conn: limiting.release(conn, ids, self.clock.now()), relaxed=True)
-        except (DBAPIError, StoreError) as error:
-            # The ends are written; what waits for them is looked at in time (`wake_limited`).
-            logger.info("the limits of %d works are released later: %s", len(ids), error)
 
     def _settle(self, connection: Connection, verdicts: Sequence[Verdict]) -> Settled:
         settled = finishing.settle(connection, verdicts, self.clock.now(), self.terms)
@@ -326,7 +268,7 @@ class Store(StoreBase):
         except HeldByOthers:
             done = self._write(lambda conn: change(conn, sparing=True))
         if done is not None:
-            self._release(sorted(done[1].accepted))
+            self.release(sorted(done[1].accepted))
         return done
 
     def put_back(self, node: str, ids: Sequence[str]) -> Settled:
@@ -335,7 +277,7 @@ class Store(StoreBase):
             done: Settled = self._write(lambda conn: leasing.put_back(conn, node, ids, self.clock.now(), self.terms))
         except HeldByOthers as others:
             return Settled(held=others.ids)
-        self._release(sorted(done.accepted))
+        self.release(sorted(done.accepted))
         return done
 
     def promote(self) -> int:
@@ -350,14 +292,6 @@ class Store(StoreBase):
         if promoted:
             ring(connection)
         return promoted
-
-    def wake_limited(self) -> int:
-        """Let works wait no longer for limits that have room again; returns how many keys were looked at."""
-        return self._write(lambda conn: limiting.wake_due(conn, self.clock.now()))
-
-    def forget_limits(self, after: str) -> str:
-        """Delete a chunk of limits, beyond `after`, under which nothing happens; returns where to go on."""
-        return self._write(lambda conn: limiting.forget_unused(conn, after, self.clock.now()))
 
     def pass_deadlines(self) -> int:
         """Let works whose deadline has come run whatever their constraints say, a chunk at a time; returns how many."""

@@ -104,10 +104,10 @@ def _event(row: Row[Any], bind: dict[str, Any]) -> WorkEvent:
 
 
 def _cancelled(row: Row[Any], now: int, terms: Terms, reason: StopReason, error: str | None) -> dict[str, Any]:
-    was_running = row.state == State.RUNNING
+    is_told = row.state == State.RUNNING or reason is StopReason.QUOTA
     return {
         "key": row.id,
-        "reason": int(reason if was_running else StopReason.NOT_STOPPED),
+        "reason": int(reason if is_told else StopReason.NOT_STOPPED),
         "at": now,
         "prune": prune_moment(now, row.enqueued_at, json.loads(row.options), terms),
         "why": error,

@@ -29,6 +29,7 @@ from celery_workmanager.timing import SECOND
 RECHECK = 10 * SECOND
 #: How many keys upkeep looks at in one transaction, and how many parked works of each.
 KEYS, HEADS = 100, 100
+NO_MOMENTS: Mapping[str, int] = {}
 
 
 @dataclass(slots=True)
@@ -53,7 +54,7 @@ class _Head(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Locked:
+class Locked:
     """Some keys whose rows are held until the transaction ends."""
 
     room: Room
@@ -76,7 +77,7 @@ def admit(connection: Connection, claims: Sequence[Claim], most: int, now: int) 
             bounds[claim.id] = bounds_of(claim.options, claim.inputs)
         except InvalidRequest as error:
             done.broken.append((claim, error))
-    locked = _lock(connection, {bound.key for each in bounds.values() for bound in each}, now)
+    locked = lock(connection, {bound.key for each in bounds.values() for bound in each}, now)
     heads = _heads(connection, _worth_looking(locked, bounds.values()))
     # What the woken are promised is taken off what the claims may have, and spent when they are claimed.
     left = locked.room.copy()
@@ -90,7 +91,7 @@ def admit(connection: Connection, claims: Sequence[Claim], most: int, now: int) 
         connection.execute(_PARK, list(under))
     if done.left:
         connection.execute(_LEAVE, [{"claimed": each.id, "by": each.token} for each in done.left])
-    _write(connection, locked, _spent(done.claims, bounds), _moments((bound for _, bound in done.parked), left))
+    write(connection, locked, _spent(done.claims, bounds), _moments((bound for _, bound in done.parked), left))
     return done
 
 
@@ -121,7 +122,7 @@ def _judge(
     return woken
 
 
-def _worth_looking(locked: _Locked, bounds: Iterable[tuple[Bound, ...]]) -> dict[str, int]:
+def _worth_looking(locked: Locked, bounds: Iterable[tuple[Bound, ...]]) -> dict[str, int]:
     """Keys that have parked works although there is room, with how much."""
     found: Counter[str] = Counter()
     for each in bounds:
@@ -156,7 +157,7 @@ def _spent(claims: Iterable[Claim], bounds: Mapping[str, tuple[Bound, ...]]) -> 
 _COUNTS = exists().where(work.c.id == permit.c.work, work.c.token == permit.c.token, work.c.node.is_not(None))
 
 
-def _lock(connection: Connection, keys: Iterable[str], now: int) -> _Locked:
+def lock(connection: Connection, keys: Iterable[str], now: int) -> Locked:
     """Lock the rows of `keys`, in order, new ones among them, and count what holds room."""
     wanted = sorted(keys)
     if wanted:
@@ -164,7 +165,7 @@ def _lock(connection: Connection, keys: Iterable[str], now: int) -> _Locked:
     return _count(connection, wanted, now)
 
 
-def _count(connection: Connection, keys: Sequence[str], now: int) -> _Locked:
+def _count(connection: Connection, keys: Sequence[str], now: int) -> Locked:
     full_at: dict[str, int] = {}
     wake_at: dict[str, int | None] = {}
     running: dict[str, int] = {}
@@ -174,7 +175,7 @@ def _count(connection: Connection, keys: Sequence[str], now: int) -> _Locked:
             full_at[row.key], wake_at[row.key] = row.full_at, row.wake_at
         counted = select(permit.c.key, func.count()).where(permit.c.key.in_(some), _COUNTS).group_by(permit.c.key)
         running |= dict(connection.execute(counted).tuples().all())
-    return _Locked(Room(running, full_at, now), wake_at)
+    return Locked(Room(running, full_at, now), wake_at)
 
 
 def _moments(lacking: Iterable[Bound], left: Room) -> dict[str, int]:
@@ -194,7 +195,9 @@ _WRITE = (
 )
 
 
-def _write(connection: Connection, locked: _Locked, spent: Iterable[str], moments: Mapping[str, int]) -> None:
+def write(
+    connection: Connection, locked: Locked, spent: Iterable[str], moments: Mapping[str, int] = NO_MOMENTS
+) -> None:
     """Write what was spent, and have parked works looked at by `moments` at the latest."""
     earlier = {key for key, at in moments.items() if at < (locked.wake_at[key] or at + 1)}
     locked.wake_at |= {key: moments[key] for key in earlier}
@@ -231,7 +234,7 @@ def _wake(connection: Connection, ids: Sequence[str]) -> None:
         ring(connection)
 
 
-def _wake_first(connection: Connection, locked: _Locked, most: Mapping[str, int]) -> list[Bound]:
+def _wake_first(connection: Connection, locked: Locked, most: Mapping[str, int]) -> list[Bound]:
     """Of the first works of each key, so many of each, wake those for which there is room; returns what others lack."""
     woken = list[str]()
     lacking = list[Bound]()
@@ -257,7 +260,7 @@ def release(connection: Connection, ids: Sequence[str], now: int) -> None:
         freed.update(dict(connection.execute(held).tuples().all()))
     if not freed:
         return
-    locked = _lock(connection, freed, now)
+    locked = lock(connection, freed, now)
     for some in chunks(ids):
         connection.execute(delete(permit).where(permit.c.work.in_(some), ~_COUNTS))
     _wake_first(connection, locked, {key: freed[key] for key in freed if locked.wake_at[key] is not None})
@@ -281,7 +284,7 @@ def wake_due(connection: Connection, now: int) -> int:
     # Woken works spend when they are claimed.
     locked.room.full_at = spent_before
     # Where none lacks room, there are more than were looked at, or others hold them.
-    _write(connection, locked, keys, {key: moments.get(key, now) for key in connection.execute(waiting).scalars()})
+    write(connection, locked, keys, {key: moments.get(key, now) for key in connection.execute(waiting).scalars()})
     return len(keys)
 
 

@@ -2,6 +2,7 @@
 
 `--quick` is for CI: small counts, and it fails only when a benchmark breaks. Figures are medians; (lowest–highest).
 `--pools` compares each of Celery's pools with itself: plain Celery on it, and durable works on it.
+`--limits` compares works under limits of the fleet with works that have none.
 `--due` is about works that wait for their moment, beside Celery's ETA messages.
 """
 
@@ -19,6 +20,7 @@ from typing import Any
 
 import psutil
 
+from celery_workmanager import Limit, Rate
 from tests import services
 from tests.benchmarks import delayed, scheduled
 from tests.benchmarks.marks import Marks
@@ -41,7 +43,8 @@ def main() -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="workmanager-bench-")))
         environment_of_marks(folder / MARKS)  # the systems take it from here
-        made = (_pools if options.pools else _due_systems if options.due else _systems)(stack, folder)
+        ways = {"pools": _pools, "due": _due_systems, "limits": _limits}
+        made = next((way for name, way in ways.items() if getattr(options, name)), _systems)(stack, folder)
         systems = [each for each in made if not options.only or options.only in each.name]
         if options.due:
             _due(stack, folder, systems, rounds, quick=options.quick)
@@ -90,6 +93,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests.benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small counts, one round")
     parser.add_argument("--pools", action="store_true", help="each of Celery's pools, plain and durable")
+    parser.add_argument("--limits", action="store_true", help="works with and without limits of the fleet")
     parser.add_argument("--due", action="store_true", help="works that are all due at the same second")
     parser.add_argument("--rounds", type=int, help="how often each system is measured")
     parser.add_argument("--only", help="only systems whose name contains this")
@@ -113,6 +117,25 @@ def _pools(stack: ExitStack, folder: Path) -> Iterator[System]:
         how: dict[str, Any] = {"pool": pool, "concurrency": concurrency}
         yield Plain(f"{pool} {concurrency}: Celery, Redis", folder, redis.url, acks_late=False, **how)
         yield Durable(f"{pool} {concurrency}: SQLite, durable", folder, f"sqlite:///{folder / pool}.sqlite3", **how)
+
+
+#: A key with more room than a node takes, a key for each tenant, one with as much room as there are processes, a rate.
+LIMITS: dict[str, dict[str, Any]] = {
+    "no limit": {},
+    "one wide key": {"concurrency": Limit("wide", 1000)},
+    "a hundred keys": {"concurrency": Limit("tenant:{tenant}", 2)},
+    "one narrow key": {"concurrency": Limit("narrow", 2)},
+    "one wide rate": {"rate": Rate("rate", 1_000_000, 1)},
+}
+
+
+def _limits(stack: ExitStack, folder: Path) -> Iterator[System]:
+    stores = {"SQLite": f"sqlite:///{folder / 'store.sqlite3'}"}
+    if services.why_not("postgresql") is None:
+        stores["PostgreSQL"] = stack.enter_context(_database())
+    for store, url in stores.items():
+        for name, options in LIMITS.items():
+            yield Durable(f"{store}, {name}", folder, url, options)
 
 
 def _references(systems: Sequence[System], *, each_pool: bool) -> dict[str, str]:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,8 @@ from tests.benchmarks import durable_app, marks, plain_app
 ROOT = Path(__file__).parents[2]
 BULK = 1000
 FEW = 100
+#: Of which tenant a work is says its input.
+TENANTS = 100
 _PATIENCE = 300.0
 
 
@@ -111,12 +113,15 @@ class Plain(System):
 
 
 class Durable(System):
-    """Works in a store."""
+    """Works in a store; `options` of their requests."""
 
     module = "tests.benchmarks.durable_app"
 
-    def __init__(self, name: str, folder: Path, store_url: str, **pool: Any) -> None:
+    def __init__(
+        self, name: str, folder: Path, store_url: str, options: Mapping[str, Any] | None = None, **pool: Any
+    ) -> None:
         super().__init__(name, folder, **pool, WORKMANAGER_BENCH_STORE=store_url)
+        self._options = options or {}
         self.app = durable_app.build(store_url)
         self.manager = WorkManager.get_instance(self.app)
         self.work = self.app.tasks["bench.work"]
@@ -126,13 +131,16 @@ class Durable(System):
         self.manager.store.empty()
 
     def enqueue(self, number: int) -> Any:
-        operation = self.manager.enqueue(OneTimeWorkRequest(self.work, {"n": number}))
+        operation = self.manager.enqueue(self._request(number))
         return self.work.AsyncResult(operation.id)
 
     def enqueue_many(self, first: int, count: int) -> None:
         for start in range(first, first + count, BULK):
             numbers = range(start, min(start + BULK, first + count))
-            self.manager.enqueue([OneTimeWorkRequest(self.work, {"n": number}) for number in numbers])
+            self.manager.enqueue([self._request(number) for number in numbers])
+
+    def _request(self, number: int) -> OneTimeWorkRequest:
+        return OneTimeWorkRequest(self.work, {"n": number, "tenant": number % TENANTS}, **self._options)
 
     def enqueue_due(self, first: int, count: int, due: datetime) -> None:
         # A delay counts from the call: few at a time, so that it is reckoned anew.

@@ -14,7 +14,7 @@ from typing import Any
 from celery import Celery, current_task
 from celery.exceptions import SoftTimeLimitExceeded
 
-from celery_workmanager import Worker, WorkManager
+from celery_workmanager import ForegroundInfo, Worker, WorkManager
 
 FOLDER = "POOLS_APP_FOLDER"
 
@@ -34,6 +34,7 @@ def build(store_url: str, broker: str = "memory://", **conf: Any) -> Celery:
     made.conf.update(worker_hijack_root_logger=False, broker_connection_retry_on_startup=True, **conf)
     WorkManager(made, store_url=store_url)
     _add_workers(made)
+    _add_long(made)
     _add_coroutines(made)
 
     @made.task(name="pools.ordinary", shared=False, ignore_result=True)
@@ -82,6 +83,16 @@ def _add_workers(app: Celery) -> None:
     def hog(self: Any, megabytes: int) -> None:
         kept.append(bytearray(os.urandom(1) * (megabytes << 20)))
         note("marks", id=self.work_id, peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def _add_long(app: Celery) -> None:
+    @app.task(base=Worker, bind=True, name="pools.front", shared=False)
+    def front(self: Any) -> None:
+        self.set_progress(percent=1)
+        self.set_foreground(ForegroundInfo(7, "Packing the parcels"))
+        while not self.is_stopped and not (Path(os.environ[FOLDER]) / "enough").exists():
+            time.sleep(0.005)
+        note("fronts", id=self.work_id, event=self.stop_reason.name)
 
 
 #: What works of this process never gave back.

@@ -62,9 +62,9 @@ def pass_time(store: Store, microseconds: int) -> None:
 @contextmanager
 def without_releases(store: Store) -> Iterator[None]:
     """As if the node died each time between an end and the wake-up of who waits for it."""
-    store._release = lambda _ids: None  # type: ignore[method-assign]
+    store.release = lambda _ids: None  # type: ignore[method-assign]
     yield
-    del store._release
+    del store.release
 
 
 def wake_at(store: Store, key: str) -> int | None:
