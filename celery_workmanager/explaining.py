@@ -13,6 +13,7 @@ from celery_workmanager.bounds import Bound, Room, next_token_at
 from celery_workmanager.constraints import Constraints
 from celery_workmanager.explanation import Explanation, Reason, ReasonKind
 from celery_workmanager.pauses import PauseInfo, PauseKind, PauseTarget
+from celery_workmanager.policies import OutOfQuotaPolicy
 from celery_workmanager.serving import NodeFacts, listed, of_nodes, told
 from celery_workmanager.timing import as_datetime, as_timedelta
 from celery_workmanager.work import State, WorkError
@@ -33,6 +34,7 @@ class WorkFacts:
     state: State
     run_at: int
     due_at: int | None
+    urgency: int
     expires_at: int | None
     deadline_at: int | None
     started_at: int | None
@@ -68,8 +70,9 @@ class Circumstances:
     #: The first of its unfinished prerequisites with their states, and how many there are.
     blockers: Mapping[str, State] = field(default_factory=dict)
     blocker_count: int = 0
-    #: Its limits of the fleet, what room these leave, and the first works that count under each.
+    #: Its limits of the fleet and its quota, what room these leave, and the first works that count under each.
     limits: tuple[Bound, ...] = ()
+    quota: tuple[Bound, ...] = ()
     room: Room = field(default_factory=lambda: Room({}, {}, 0))
     holders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     #: How many works that wait for the same come before it, counted up to one more than `MOST`.
@@ -95,9 +98,10 @@ def _waiting(seen: Circumstances, now: int) -> Iterator[Reason]:
     nodes = of_nodes(work.queue, work.worker, work.constraints_at(now), seen.nodes, drained, now)
     own = [*_expired(work, now), *_not_due(work, now), *_blocked(seen), *_paused(seen)]
     yield from own
-    others = [*nodes.holding, *_limited(seen)]
+    others = [*nodes.holding, *_limited(seen), *_out_of_quota(seen)]
     yield from others
     if not own and not others:
+        yield from _downgraded(work) if nodes.busy or seen.before else ()
         yield from nodes.busy
         if not nodes.busy and not seen.before:
             yield Reason(ReasonKind.READY, f"nothing holds it up: {listed(nodes.able)} will claim it now")
@@ -195,6 +199,22 @@ def _limited(seen: Circumstances) -> Iterator[Reason]:
             often = f"{bound.n} in {as_timedelta(bound.per)}"
             text = f"the rate {bound.key!r} ({often}) is used up until {told(at)}"
             yield Reason(ReasonKind.RATE, text, until=as_datetime(at))
+
+
+def _out_of_quota(seen: Circumstances) -> Iterator[Reason]:
+    bound = seen.room.lacking(seen.quota)
+    if bound is not None and seen.work.urgency < 0:
+        at = next_token_at(bound, seen.room.full_at[bound.key])
+        is_dropped = seen.work.options["expedited"] == OutOfQuotaPolicy.DROP_WORK_REQUEST
+        means = "it is about to be dropped" if is_dropped else "it is about to become one that isn't expedited"
+        text = f"the quota of expedited works is used up until {told(at)}: {means}"
+        yield Reason(ReasonKind.QUOTA, text, until=as_datetime(at))
+
+
+def _downgraded(work: WorkFacts) -> Iterator[Reason]:
+    # A retry isn't expedited either, and that is no question of quota.
+    if "expedited" in work.options and work.urgency >= 0 and not work.run_attempt_count:
+        yield Reason(ReasonKind.QUOTA, "it was out of quota and is expedited no more: others come before it")
 
 
 # -- its place among others, and what is to come -----------------------------------------------------------------
