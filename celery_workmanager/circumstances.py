@@ -84,7 +84,6 @@ def _facts(row: Any) -> WorkFacts:
         worker=row.worker,
         queue=row.queue,
         state=State(row.state),
-        run_at=row.run_at,
         due_at=row.due_at,
         urgency=row.urgency,
         expires_at=row.expires_at,
@@ -96,7 +95,6 @@ def _facts(row: Any) -> WorkFacts:
         override_at=row.override_at,
         node=row.node,
         is_held=row.held is not None,
-        parked_by=row.parked_by,
         error=row.error,
         options=options,
     )
