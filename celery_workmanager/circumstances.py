@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, func, or_, select
 
-from celery_workmanager.bounds import Bound, bounds_of, is_limited
+from celery_workmanager.bounds import Bound, bounds_of, is_limited, quota_of
 from celery_workmanager.errors import InvalidRequest, WorkNotFound
 from celery_workmanager.explaining import MOST, SHOWN, Circumstances, WorkFacts, explain
 from celery_workmanager.explanation import Explanation
@@ -20,6 +20,7 @@ from celery_workmanager.requests import WorkRequest
 from celery_workmanager.serving import NodeFacts
 from celery_workmanager.store import Store, leasing, limiting, rows
 from celery_workmanager.tables import IN_FORCE, edge, member, pause, state_in, work
+from celery_workmanager.terms import Terms
 from celery_workmanager.work import State
 
 #: Pauses that are read: each drained node is one.
@@ -31,7 +32,7 @@ def explain_stored(store: Store, work_id: str) -> Explanation:
     now = store.clock.now()
     store.open()
     with store.database.plain() as connection:
-        return explain(_of_stored(connection, work_id, now), now)
+        return explain(_of_stored(connection, work_id, now, store.terms), now)
 
 
 def explain_new(store: Store, request: WorkRequest, queue: str) -> Explanation:
@@ -41,18 +42,18 @@ def explain_new(store: Store, request: WorkRequest, queue: str) -> Explanation:
     stored = SimpleNamespace(**dict.fromkeys(work.c.keys()) | row)
     store.open()
     with store.database.plain() as connection:
-        return explain(_around(connection, stored, (), now), now)
+        return explain(_around(connection, stored, (), now, store.terms), now)
 
 
-def _of_stored(connection: Connection, work_id: str, now: int) -> Circumstances:
+def _of_stored(connection: Connection, work_id: str, now: int, terms: Terms) -> Circumstances:
     row = connection.execute(select(work).where(work.c.id == work_id)).first()
     if row is None:
         raise WorkNotFound(work_id)
     names = connection.execute(select(member.c.name).where(member.c.work == work_id)).scalars()
-    return _around(connection, row, names.all(), now)
+    return _around(connection, row, names.all(), now, terms)
 
 
-def _around(connection: Connection, row: Any, names: Any, now: int) -> Circumstances:
+def _around(connection: Connection, row: Any, names: Any, now: int, terms: Terms) -> Circumstances:
     facts = _facts(row)
     if facts.state.is_finished:
         return Circumstances(work=facts)
@@ -61,11 +62,13 @@ def _around(connection: Connection, row: Any, names: Any, now: int) -> Circumsta
         return Circumstances(work=facts, nodes=nodes)
     limits = _limits(connection, row, facts)
     keys = sorted({bound.key for bound in limits})
+    quota = quota_of(facts.options, facts.worker, terms.expedited_quota) if facts.urgency < 0 else ()
     return Circumstances(
         work=facts,
         nodes=nodes,
         limits=limits,
-        room=limiting.look(connection, keys, now),
+        quota=quota,
+        room=limiting.look(connection, [*keys, *(bound.key for bound in quota)], now),
         holders={key: tuple(limiting.holders(connection, key, SHOWN)) for key in keys},
         pauses=_pauses(connection, facts, names),
         blockers=_blockers(connection, facts),
@@ -81,8 +84,8 @@ def _facts(row: Any) -> WorkFacts:
         worker=row.worker,
         queue=row.queue,
         state=State(row.state),
-        run_at=row.run_at,
         due_at=row.due_at,
+        urgency=row.urgency,
         expires_at=row.expires_at,
         deadline_at=row.deadline_at,
         started_at=row.started_at,
@@ -92,7 +95,6 @@ def _facts(row: Any) -> WorkFacts:
         override_at=row.override_at,
         node=row.node,
         is_held=row.held is not None,
-        parked_by=row.parked_by,
         error=row.error,
         options=options,
     )

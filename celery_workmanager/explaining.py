@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from celery_workmanager.bounds import Bound, Room, next_token_at
 from celery_workmanager.constraints import Constraints
 from celery_workmanager.explanation import Explanation, Reason, ReasonKind
 from celery_workmanager.pauses import PauseInfo, PauseKind, PauseTarget
-from celery_workmanager.serving import NodeFacts, listed, of_nodes, told
+from celery_workmanager.policies import OutOfQuotaPolicy
+from celery_workmanager.serving import NodeFacts, listed, of_nodes, since, told
 from celery_workmanager.timing import as_datetime, as_timedelta
 from celery_workmanager.work import State, WorkError
 
@@ -31,8 +33,8 @@ class WorkFacts:
     worker: str
     queue: str
     state: State
-    run_at: int
     due_at: int | None
+    urgency: int
     expires_at: int | None
     deadline_at: int | None
     started_at: int | None
@@ -44,8 +46,6 @@ class WorkFacts:
     #: The incarnation of the node that has it.
     node: str | None
     is_held: bool
-    #: The limit that had no room for it.
-    parked_by: str | None
     error: str | None
     options: Mapping[str, Any]
 
@@ -68,8 +68,9 @@ class Circumstances:
     #: The first of its unfinished prerequisites with their states, and how many there are.
     blockers: Mapping[str, State] = field(default_factory=dict)
     blocker_count: int = 0
-    #: Its limits of the fleet, what room these leave, and the first works that count under each.
+    #: Its limits of the fleet and its quota, what room these leave, and the first works that count under each.
     limits: tuple[Bound, ...] = ()
+    quota: tuple[Bound, ...] = ()
     room: Room = field(default_factory=lambda: Room({}, {}, 0))
     holders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     #: How many works that wait for the same come before it, counted up to one more than `MOST`.
@@ -93,16 +94,18 @@ def _waiting(seen: Circumstances, now: int) -> Iterator[Reason]:
     drained = {pause.label: pause.since for pause in seen.pauses if pause.kind is PauseKind.NODE}
     work = seen.work
     nodes = of_nodes(work.queue, work.worker, work.constraints_at(now), seen.nodes, drained, now)
-    own = [*_not_due(work, now), *_blocked(seen), *_paused(seen)]
+    own = [*_expired(work, now), *_not_due(work, now), *_blocked(seen), *_paused(seen)]
     yield from own
-    others = [*nodes.holding, *_limited(seen)]
+    others = [*nodes.holding, *_limited(seen), *_out_of_quota(seen)]
     yield from others
     if not own and not others:
+        yield from _downgraded(work) if nodes.busy or seen.before else ()
         yield from nodes.busy
         if not nodes.busy and not seen.before:
             yield Reason(ReasonKind.READY, f"nothing holds it up: {listed(nodes.able)} will claim it now")
-    yield from () if own else _position(seen)
-    yield from _to_come(work)
+    is_triggered = any(each.kind is ReasonKind.CONTENT_TRIGGER for each in others)
+    yield from () if own or is_triggered else _position(seen)
+    yield from _to_come(work, now)
 
 
 # -- finished or in hand -----------------------------------------------------------------------------------------
@@ -111,8 +114,7 @@ def _waiting(seen: Circumstances, now: int) -> Iterator[Reason]:
 def _finished(work: WorkFacts) -> Reason:
     error = f": {WorkError.from_json(work.error)}" if work.error else ""
     at = as_datetime(work.finished_at)
-    when = "" if work.finished_at is None else f" since {told(work.finished_at)}"
-    return Reason(ReasonKind.FINISHED, f"it has been {work.state.name}{when}{error}", since=at)
+    return Reason(ReasonKind.FINISHED, f"it has been {work.state.name}{since(at)}{error}", since=at)
 
 
 def _in_hand(seen: Circumstances, node_id: str) -> Reason:
@@ -120,22 +122,28 @@ def _in_hand(seen: Circumstances, node_id: str) -> Reason:
     node = next((each for each in seen.nodes if each.id == node_id), None)
     if node is None or not node.is_alive:
         return _lost(seen, node)
-    if work.state is State.RUNNING and work.started_at is not None:
-        since = as_datetime(work.started_at)
-        return Reason(ReasonKind.RUNNING, f"it runs on {node.name} since {told(work.started_at)}", since=since)
+    if work.state is State.RUNNING:
+        at = as_datetime(work.started_at)
+        return Reason(ReasonKind.RUNNING, f"it runs on {node.name}{since(at)}", since=at)
     return Reason(ReasonKind.STARTING, f"it is claimed by {node.name}, which is about to start it")
 
 
 def _lost(seen: Circumstances, node: NodeFacts | None) -> Reason:
     name = "a node that is gone" if node is None else node.name
-    silent = f", whose lease ended at {told(node.lease_until)}" if node is not None and node.lease_until else ""
+    at = None if node is None else node.lost_at
+    silent = "" if at is None else f", whose lease ended at {told(at)}"
     heals = any(each.is_alive for each in seen.nodes)
     means = "a live node is about to put it back" if heals else "no live node is there to put it back"
-    since = as_datetime(node.lease_until) if node is not None and node.lease_until else None
-    return Reason(ReasonKind.NODE_LOST, f"it is in the hands of {name}{silent}: {means}", since=since)
+    return Reason(ReasonKind.NODE_LOST, f"it is in the hands of {name}{silent}: {means}", since=at)
 
 
 # -- what holds it, whatever the nodes ---------------------------------------------------------------------------
+
+
+def _expired(work: WorkFacts, now: int) -> Iterator[Reason]:
+    if work.expires_at is not None and work.expires_at <= now:
+        at = as_datetime(work.expires_at)
+        yield Reason(ReasonKind.EXPIRES, f"it has expired at {told(at)} and is about to be cancelled", since=at)
 
 
 def _not_due(work: WorkFacts, now: int) -> Iterator[Reason]:
@@ -150,7 +158,7 @@ def _not_due(work: WorkFacts, now: int) -> Iterator[Reason]:
     else:
         why = "its initial delay"
     until = as_datetime(work.due_at)
-    yield Reason(ReasonKind.NOT_DUE, f"it is not due until {told(work.due_at)}: {why}", until=until)
+    yield Reason(ReasonKind.NOT_DUE, f"it is not due until {told(until)}: {why}", until=until)
 
 
 def _blocked(seen: Circumstances) -> Iterator[Reason]:
@@ -168,9 +176,8 @@ def _blocked(seen: Circumstances) -> Iterator[Reason]:
 def _paused(seen: Circumstances) -> Iterator[Reason]:
     mine = [pause for pause in seen.pauses if pause.kind is not PauseKind.NODE]
     for pause in mine:
-        since = "" if pause.since is None else f" since {pause.since:%Y-%m-%d %H:%M:%S} UTC"
         target = PauseTarget(pause.kind, pause.label)
-        yield Reason(ReasonKind.PAUSED, f"the {target} is paused{since}", since=pause.since)
+        yield Reason(ReasonKind.PAUSED, f"the {target} is paused{since(pause.since)}", since=pause.since)
     if seen.work.is_held and not mine:
         yield Reason(ReasonKind.PAUSED, "it was paused, is resumed, and about to be freed")
 
@@ -185,10 +192,29 @@ def _limited(seen: Circumstances) -> Iterator[Reason]:
             text = f"{count} of {bound.n} run under the limit {bound.key!r}: {', '.join(ids)}{more}"
             yield Reason(ReasonKind.CONCURRENCY, text, work_ids=ids, count=count)
         else:
-            at = next_token_at(bound, seen.room.full_at[bound.key])
+            at = _free_at(seen.room, bound)
             often = f"{bound.n} in {as_timedelta(bound.per)}"
-            text = f"the rate {bound.key!r} ({often}) is used up until {told(at)}"
-            yield Reason(ReasonKind.RATE, text, until=as_datetime(at))
+            yield Reason(ReasonKind.RATE, f"the rate {bound.key!r} ({often}) is used up until {told(at)}", until=at)
+
+
+def _free_at(room: Room, bound: Bound) -> datetime:
+    return as_datetime(next_token_at(bound, room.full_at[bound.key]))
+
+
+def _out_of_quota(seen: Circumstances) -> Iterator[Reason]:
+    bound = seen.room.lacking(seen.quota)
+    if bound is not None and seen.work.urgency < 0:
+        at = _free_at(seen.room, bound)
+        is_dropped = seen.work.options["expedited"] == OutOfQuotaPolicy.DROP_WORK_REQUEST
+        means = "it is about to be dropped" if is_dropped else "it is about to become one that isn't expedited"
+        text = f"the quota of expedited works is used up until {told(at)}: {means}"
+        yield Reason(ReasonKind.QUOTA, text, until=at)
+
+
+def _downgraded(work: WorkFacts) -> Iterator[Reason]:
+    # A retry isn't expedited either, and that is no question of quota.
+    if "expedited" in work.options and work.urgency >= 0 and not work.run_attempt_count:
+        yield Reason(ReasonKind.QUOTA, "it was out of quota and is expedited no more: others come before it")
 
 
 # -- its place among others, and what is to come -----------------------------------------------------------------
@@ -203,10 +229,10 @@ def _position(seen: Circumstances) -> Iterator[Reason]:
     yield Reason(ReasonKind.POSITION, f"{works} before it", count=count)
 
 
-def _to_come(work: WorkFacts) -> Iterator[Reason]:
+def _to_come(work: WorkFacts, now: int) -> Iterator[Reason]:
     if work.deadline_at is not None:
-        text = f"from {told(work.deadline_at)} on it runs whatever its constraints say"
-        yield Reason(ReasonKind.DEADLINE, text, until=as_datetime(work.deadline_at))
-    if work.expires_at is not None:
-        text = f"it is cancelled unless it has started by {told(work.expires_at)}"
-        yield Reason(ReasonKind.EXPIRES, text, until=as_datetime(work.expires_at))
+        at = as_datetime(work.deadline_at)
+        yield Reason(ReasonKind.DEADLINE, f"from {told(at)} on it runs whatever its constraints say", until=at)
+    if work.expires_at is not None and work.expires_at > now:
+        at = as_datetime(work.expires_at)
+        yield Reason(ReasonKind.EXPIRES, f"it is cancelled unless it has started by {told(at)}", until=at)

@@ -36,6 +36,11 @@ class NodeFacts:
     #: Whether it can watch files.
     watches_files: bool = False
 
+    @property
+    def lost_at(self) -> datetime | None:
+        """When its lease ended; None: its process has said so itself, or was found dead."""
+        return as_datetime(self.lease_until or None)
+
     def consumes(self, queue: str) -> bool:
         """Whether it takes works of the queue."""
         return self.queues is None or queue in self.queues
@@ -87,7 +92,7 @@ def of_nodes(
         return OfNodes(holding=(_unserved(queue, worker, nodes, alive),))
     open_ = [node for node in serving if node.name not in drained]
     if not open_:
-        return OfNodes(holding=tuple(_drained(serving, drained)))
+        return OfNodes(holding=(_drained(serving, drained),))
     failing = {node.name: node.unmet(constraints, now) for node in open_}
     meeting = [node for node in open_ if not failing[node.name]]
     if not meeting:
@@ -100,10 +105,10 @@ def of_nodes(
 def _unserved(queue: str, worker: str, nodes: Sequence[NodeFacts], alive: Sequence[NodeFacts]) -> Reason:
     if not alive:
         last = max(nodes, key=lambda node: node.lease_until, default=None)
-        since = as_datetime(last.lease_until) if last is not None and last.lease_until else None
         lost = "" if last is None else f"; the last one was {last.name}"
-        lost += "" if last is None or not last.lease_until else f", until {told(last.lease_until)}"
-        return Reason(ReasonKind.NO_NODE, f"no node is alive{lost}", since=since)
+        until = None if last is None else last.lost_at
+        lost += "" if until is None else f", until {told(until)}"
+        return Reason(ReasonKind.NO_NODE, f"no node is alive{lost}", since=until)
     consuming = [node for node in alive if node.consumes(queue)]
     knowing = [node for node in alive if node.knows(worker)]
     if consuming:
@@ -117,12 +122,12 @@ def _unserved(queue: str, worker: str, nodes: Sequence[NodeFacts], alive: Sequen
     return Reason(ReasonKind.NO_NODE, text + near, nodes=tuple(views[:MOST_VIEWS]))
 
 
-def _drained(serving: Sequence[NodeFacts], drained: Mapping[str, datetime | None]) -> Iterator[Reason]:
+def _drained(serving: Sequence[NodeFacts], drained: Mapping[str, datetime | None]) -> Reason:
     """One reason for all: it would run on any of them."""
-    views = [NodeView(node.name, f"is drained{_since(drained[node.name])}") for node in serving]
-    since = min((at for node in serving if (at := drained[node.name]) is not None), default=None)
-    text = f"every node that serves it is drained: {listed([view.name for view in views], 'and')}{_since(since)}"
-    yield Reason(ReasonKind.PAUSED, text, since=since, nodes=tuple(views[:MOST_VIEWS]))
+    views = [NodeView(node.name, f"is drained{since(drained[node.name])}") for node in serving]
+    first = min((at for node in serving if (at := drained[node.name]) is not None), default=None)
+    text = f"every node that serves it is drained: {listed([view.name for view in views], 'and')}{since(first)}"
+    return Reason(ReasonKind.PAUSED, text, since=first, nodes=tuple(views[:MOST_VIEWS]))
 
 
 def _unmet(nodes: Sequence[NodeFacts], failing: Mapping[str, Sequence[Unmet]]) -> Iterator[Reason]:
@@ -158,13 +163,14 @@ def _busy(nodes: Sequence[NodeFacts]) -> Iterator[Reason]:
 # -- words -------------------------------------------------------------------------------------------------------
 
 
-def told(at: int) -> str:
+def told(at: datetime) -> str:
     """A moment, in a sentence."""
-    return f"{as_datetime(at):%Y-%m-%d %H:%M:%S} UTC"
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _since(at: datetime | None) -> str:
-    return "" if at is None else f" since {at:%Y-%m-%d %H:%M:%S} UTC"
+def since(at: datetime | None) -> str:
+    """Since when, if that is known, in a sentence."""
+    return "" if at is None else f" since {told(at)}"
 
 
 def listed(names: Sequence[str], joint: str = "or") -> str:

@@ -185,7 +185,8 @@ class WorkManagerTestKit:
 
     def _run_first(self, ids: Sequence[str], dispatcher: Dispatcher) -> bool:
         """Run the first of these works that may be claimed, if one may."""
-        self._files.hear(self.work_manager.store.look({}))
+        if ids:
+            self._files.hear(self.work_manager.store.look({}))
         for each in ids:
             if self._files.waits(each) and each not in self.node.met:
                 continue

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from celery_workmanager.green import off_loop
 from celery_workmanager.triggers import MOST_URIS, Target
 
 logger = logging.getLogger(__name__)
@@ -51,18 +52,22 @@ class FileWatcher:
         self._on_change = on_change
         self._lock = threading.Lock()
         self._wanted: dict[str, Watched] = {}
-        #: Those whose past changes have not been looked for, and since when (the file system's time).
-        self._new: dict[str, int] = {}
+        #: From when on changes count for each (the file system's time), and for whom past ones weren't looked for yet.
+        self._since: dict[str, int] = {}
+        self._new: set[str] = set()
         self._told = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._eyes = _Eyes()
+        self._job: Callable[[], Seen] = tuple
+        self._do_job = self._do
 
     def watch(self, wanted: Mapping[str, Watched]) -> None:
         """Watch this from now on, and nothing else; the keys tell what was watched before."""
         now = _now()
         with self._lock:
-            self._new |= {key: now - each.age for key, each in wanted.items() if key not in self._wanted}
+            self._new |= wanted.keys() - self._wanted.keys()
+            self._since = {key: self._since.get(key, now - each.age) for key, each in wanted.items()}
             self._wanted = dict(wanted)
             if wanted and self._thread is None and not self._closed.is_set():
                 self._thread = threading.Thread(target=self._run, name="workmanager-files", daemon=True)
@@ -77,12 +82,15 @@ class FileWatcher:
             thread.join(timeout=5)
 
     def _run(self) -> None:
+        self._do_job = off_loop(self._do)
         while self._goes_on():
             try:
                 self._turn()
             except Exception:
                 logger.exception("watching files failed; it is tried again")
                 self._eyes = _Eyes()
+                with self._lock:
+                    self._new = set(self._wanted)
                 self._closed.wait(_LOOK_AGAIN)
 
     def _goes_on(self) -> bool:
@@ -96,22 +104,25 @@ class FileWatcher:
         """Look around, then watch until something else is wanted, or folders come or go."""
         self._told.clear()
         with self._lock:
-            wanted, new, self._new = self._wanted, self._new, {}
+            wanted, since, new, self._new = self._wanted, self._since, self._new, set()
         targets = {target for each in wanted.values() for target in each.targets}
-        self._tell(targets, self._eyes.open(targets))
+        self._tell(lambda: self._eyes.open(targets))
         # Only now: what changes from here on is seen.
-        for key, since in new.items():
-            if key in wanted:
-                found = _changed_since(wanted[key].targets, since - _ROUGH)
-                self._tell(targets, islice(found, MOST_URIS + 1))
+        for key in new & wanted.keys():
+            found = _changed_since(wanted[key].targets, since[key] - _ROUGH)
+            self._tell(lambda found=found: [*islice(found, MOST_URIS + 1)])  # type: ignore[misc]
         until = time.monotonic() + _LOOK_AGAIN
-        while not self._told.is_set() and time.monotonic() < until and self._eyes.see_all(targets):
-            self._tell(targets, ((path, 0) for path in self._eyes.watch(self._told)))
+        while not self._told.is_set() and time.monotonic() < until and self._eyes.see_all:
+            self._tell(lambda: self._eyes.watch(self._told))
 
-    def _tell(self, targets: Iterable[Target], seen: Iterable[tuple[str, int]]) -> None:
-        found = [each for each in seen if any(target.covers(each[0]) for target in targets)]
-        if found:
+    def _tell(self, job: Callable[[], Seen]) -> None:
+        """Tell of what `job` finds; it stops no other greenlet."""
+        self._job = job
+        if found := self._do_job():
             self._on_change(found)
+
+    def _do(self) -> Seen:
+        return self._job()
 
 
 class _Eyes:
@@ -123,10 +134,13 @@ class _Eyes:
         #: The folder by which each target is watched.
         self._roots: dict[Target, str] = {}
         self._opened_at = 0
+        #: A folder that was watched has come or gone.
         self._is_hurt = False
+        #: Whether everything is watched where it is now.
+        self.see_all = True
 
     def open(self, targets: Iterable[Target]) -> list[tuple[str, int]]:
-        """Watch the folders that are there now; returns what has changed meanwhile."""
+        """Watch the folders that are there now; returns what has changed meanwhile and how long ago."""
         roots = {target: _root_of(target) for target in targets}
         folders: dict[bool, set[str]] = {False: set(), True: set()}
         for root, is_deep in roots.values():
@@ -147,7 +161,8 @@ class _Eyes:
                 found += ((path, 0) for path, _ in _walk(target.base, is_deep=target.looks_below))  # it has come
             elif stale:
                 found += _changed_since([target], before - _ROUGH)
-        return found
+        self._look_round()
+        return self._covered(found)
 
     def _open(self, folders: Iterable[str], *, is_deep: bool) -> None:
         try:
@@ -155,19 +170,24 @@ class _Eyes:
         except FileNotFoundError:
             self._is_hurt = True  # it has gone since it was found
 
-    def see_all(self, targets: Iterable[Target]) -> bool:
-        """Whether all is watched where it is now."""
-        return not self._is_hurt and all(_root_of(target)[0] == self._roots[target] for target in targets)
-
-    def watch(self, told: threading.Event) -> Iterator[str]:
+    def watch(self, told: threading.Event) -> list[tuple[str, int]]:
         """Wait for changes, a while at most; until `told`."""
         patience = round(_LOOK_AGAIN * 1000) if len(self._eyes) == 1 else _BATCH
+        found = set[str]()
         for is_deep, eye in self._eyes.items():
             for path in _paths(eye.watch(_BATCH, _STEP, patience, told)):
                 self._is_hurt |= any(path in some for some in self._folders.values())
-                yield path
+                found.add(path)
                 if is_deep and Path(path).is_dir() and not Path(path).is_symlink():
-                    yield from (each for each, _ in _walk(path, is_deep=True))  # it may have come with its contents
+                    found |= {each for each, _ in _walk(path, is_deep=True)}  # it may have come with its contents
+        self._look_round()
+        return self._covered((path, 0) for path in found)
+
+    def _look_round(self) -> None:
+        self.see_all = not self._is_hurt and all(_root_of(target)[0] == root for target, root in self._roots.items())
+
+    def _covered(self, seen: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+        return [each for each in seen if any(target.covers(each[0]) for target in self._roots)]
 
 
 def _paths(answer: Any) -> set[str]:

@@ -414,6 +414,7 @@ def test_it_tells_what_was_seen_what_it_means_and_what_to_do(on_file: Shell):
     It was renamed or removed, or its module isn't imported: no node will run them.
     → Bring it back under this name until they have run, or cancel them: `celery -A proj work cancel
       --tag shop.gone`.
+✔ constraints
 2 errors.
 """,
     )

@@ -14,8 +14,11 @@ from celery_workmanager.circumstances import explain_new, explain_stored
 from celery_workmanager.constraints import Constraints, ContentUriTrigger
 from celery_workmanager.errors import WorkNotFound
 from celery_workmanager.explanation import Explanation, NodeView, ReasonKind
+from celery_workmanager.lanes import LIMIT, lane_of
+from celery_workmanager.limits import Limit, Rate
 from celery_workmanager.outcome import Ending
 from celery_workmanager.pauses import PauseKind, PauseTarget
+from celery_workmanager.policies import OutOfQuotaPolicy
 from celery_workmanager.readings import Readings
 from celery_workmanager.store import Store, pausing
 from celery_workmanager.store.leasing import NodeRow
@@ -38,6 +41,7 @@ from tests.stores import (
     step,
     succeed,
     take_one,
+    twin,
 )
 
 NOW = "2030-03-17 17:46:40 UTC"
@@ -147,6 +151,16 @@ def test_a_blocked_work_names_what_it_waits_for(store: Store):
     assert reason.work_ids == ("p00", *parents[2:11])
     assert reason.text.startswith("it waits for 11 works to succeed: p00 (RUNNING), p02 (ENQUEUED), ")
     assert reason.text.endswith("p10 (ENQUEUED), 1 more")
+
+
+def test_an_expired_work_is_about_to_be_cancelled(store: Store):
+    node(store, lease=HOUR)
+    put(store, job("a", expires=60))
+    assert kinds(store) == ["ready", "expires"]
+    store.clock.move(61 * SECOND)  # type: ignore[attr-defined]
+    assert why(store) == [("expires", "it has expired at 2030-03-17 17:47:40 UTC and is about to be cancelled")]
+    store.expire()
+    assert kinds(store) == ["finished"]
 
 
 # -- pauses ------------------------------------------------------------------------------------------------------
@@ -385,3 +399,62 @@ def test_a_content_trigger_says_what_it_waits_for_and_who_watches(store: Store):
     assert why(store) == [
         ("content_trigger", "it waits until /etc/hosts or /in/*.csv has changed and rests: watched by w@beta")
     ]
+
+
+# -- limits and quota -----------------------------------------------------------------------------------------------
+
+
+def test_a_parked_work_says_who_holds_the_limit_and_how_many_come_before(store: Store):
+    node(store, concurrency=9)
+    put(store, *(job(each, concurrency=Limit("oven", 2)) for each in "abcde"))
+    lanes = [lane_of(QUEUE, WORKER, "", LIMIT)]
+    assert [each.id for each in store.claim_limited(lanes, "w@alpha", 1, 9)] == ["a", "b"]
+    held, position = explain_stored(store, "e").reasons
+    assert (held.kind, held.text) == (ReasonKind.CONCURRENCY, "2 of 2 run under the limit 'oven': a, b")
+    assert (held.work_ids, held.count) == (("a", "b"), 2)
+    assert (position.kind, position.count) == (ReasonKind.POSITION, 2)
+    # Before it is enqueued, too; and only under this key.
+    assert explain_new(store, job("f", concurrency=Limit("oven", 2)), QUEUE).first.kind is ReasonKind.CONCURRENCY
+    assert explain_new(store, job("f", concurrency=Limit("stove", 2)), QUEUE).first.kind is ReasonKind.READY
+
+
+def test_a_rate_says_when_it_is_free(store: Store):
+    node(store, concurrency=9)
+    put(store, job("a", rate=Rate("mail", 1, 60)), job("b", rate=Rate("mail", 1, 60)))
+    store.claim_limited([lane_of(QUEUE, WORKER, "", LIMIT)], "w@alpha", 1, 9)
+    told = "the rate 'mail' (1 in 0:01:00) is used up until 2030-03-17 17:47:40 UTC"
+    assert why(store, "b") == [("rate", told)]
+
+
+def test_a_key_that_a_prerequisite_will_fill_in_is_no_reason_yet(store: Store):
+    node(store)
+    enqueue(store, step("p"), step(job("a", concurrency=Limit("tenant:{tenant}", 1)), after=["p"]))
+    assert kinds(store) == ["blocked"]
+    succeed(store, "p", output='{"tenant": 7}')
+    assert kinds(store) == ["ready"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "means"),
+    [
+        (OutOfQuotaPolicy.DROP_WORK_REQUEST, "it is about to be dropped"),
+        (OutOfQuotaPolicy.RUN_AS_NON_EXPEDITED_WORK_REQUEST, "it is about to become one that isn't expedited"),
+    ],
+)
+def test_an_expedited_work_says_that_the_quota_is_used_up(store: Store, policy: OutOfQuotaPolicy, means: str):
+    made = twin(store, expedited_quota={"": (1, 60)})
+    node(made, concurrency=9)
+    put(made, *(job(each, expedited=policy) for each in "ab"), "c")
+    assert kinds(made, "b") == ["position"]
+    take_one(made, "a", "w@alpha")
+    told = f"the quota of expedited works is used up until 2030-03-17 17:47:40 UTC: {means}"
+    assert why(made, "b") == [("quota", told)]
+    made.claim_one("b", "w@alpha", 9)
+    if policy is OutOfQuotaPolicy.DROP_WORK_REQUEST:
+        (reason,) = explain_stored(made, "b").reasons
+        assert "out of quota" in reason.text
+    else:
+        assert kinds(made, "b") == ["ready"]
+        put(made, job("0", priority=9))
+        assert kinds(made, "b") == ["quota", "position"]
+    made.close()

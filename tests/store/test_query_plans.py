@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from celery_workmanager.store import Store
+from celery_workmanager.circumstances import explain_stored
+from celery_workmanager.pauses import PauseKind, PauseTarget
+from celery_workmanager.store import Store, pausing
 from tests.store import query_plans
 from tests.store.query_plans import DUTIES, Planned
 from tests.stores import job, make_store, put
@@ -65,3 +67,16 @@ def test_a_claim_reads_what_it_takes_when_statistics_are_from_a_time_when_nothin
 def test_the_document_speaks_of_every_duty():
     written = DOCUMENT.read_text()
     assert [f"### {name.capitalize()}" in written for name in DUTIES] == [True] * len(DUTIES)
+
+
+def test_an_explanation_is_a_few_statements_none_of_which_reads_a_whole_table(store: Store):
+    query_plans.fill(store, 20_000)
+    pausing.pause(store, PauseTarget(PauseKind.TAG, "tag 2006"))
+    for work, first in (("w00002996", "no_node"), ("w00002006", "paused"), ("w00002008", "blocked")):
+        with query_plans.recorded(store) as statements:
+            reasons = explain_stored(store, work).reasons
+        assert reasons[0].kind.value == first
+        assert len(statements) <= 8
+        with store.database.plain() as connection:
+            found = [query_plans.explained(connection, *each) for each in statements]
+        assert [each for each in found if each.reads_a_whole_table] == []

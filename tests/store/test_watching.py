@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import queue
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,9 @@ from celery_workmanager.triggers import Target
 from celery_workmanager.watching import FileWatcher, Seen, Watched, _changed_since
 
 pytest.importorskip("watchfiles", reason="celery-workmanager[files] is not installed")
+
+
+ROOT = Path(__file__).parents[2]
 
 
 class Watch:
@@ -138,3 +143,44 @@ def test_other_targets_replace_the_former_ones_and_none_end_the_watch(watch: Wat
     assert not thread.is_alive()
     watch.want(folder / "b", key="c")
     watch.until(touch(folder / "b", "z"))
+
+
+GREEN = """
+from gevent import monkey; monkey.patch_all()
+import sys, threading, time
+from pathlib import Path
+from celery_workmanager.constraints import ContentUriTrigger
+from celery_workmanager.triggers import Target
+from celery_workmanager.watching import FileWatcher, Watched
+
+folder, told, beats = Path(sys.argv[1]), threading.Event(), []
+watcher = FileWatcher(lambda seen: told.set())
+watcher.watch({"a": Watched((Target.of(ContentUriTrigger(str(folder))),), 0)})
+
+def beat():
+    while not told.is_set():
+        beats.append(time.monotonic())
+        time.sleep(0.01)
+
+thread = threading.Thread(target=beat)
+thread.start()
+while len(beats) < 50:
+    time.sleep(0.01)
+(folder / "a").touch()
+assert told.wait(20)
+thread.join()
+watcher.close()
+print(max(after - before for before, after in zip(beats, beats[1:])) < 1.0)
+"""
+
+
+def test_in_a_process_of_greenlets_it_stops_nobody(folder: Path):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", GREEN, str(folder)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == "True\n"
