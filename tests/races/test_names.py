@@ -41,6 +41,7 @@ from tests.stores import (
     take_one,
     together,
     twin,
+    users_engine,
     wait_until,
 )
 
@@ -146,7 +147,7 @@ def test_a_held_name_is_waited_for_only_so_long_while_everything_else_goes_on(se
 
 def test_giving_up_on_a_name_leaves_the_callers_transaction_usable(server: Store):
     impatient = twin(server, name_wait=0.2)
-    users = create_engine(server.database.url)
+    users = users_engine(server)
     with holding(server) as connection:
         put_named(server, "busy", KEEP, "a", connection=connection)
         with users.begin() as own:
@@ -278,7 +279,7 @@ def test_the_loser_of_a_deadlock_in_the_callers_transaction_is_told(server: Stor
     put(server, "a", "b")
     calls: list[str] = []
     meet = threading.Barrier(2)
-    users = create_engine(server.database.url)
+    users = users_engine(server)
 
     def joined(order: tuple[str, str]) -> None:
         with users.begin() as connection:
