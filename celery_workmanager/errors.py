@@ -193,8 +193,8 @@ class StatementTooLarge(StoreError, ValueError):
     def __init__(self, url: str, size: int, limit: int) -> None:
         self.url, self.size, self.limit = url, size, limit
         super().__init__(
-            f"expected a statement of at most {limit} bytes for store {url} (its max_allowed_packet), got: {size} bytes;"
-            " raise it on the server, or lower workmanager_call_max_bytes"
+            f"expected a statement of at most {limit} bytes for store {url} (its max_allowed_packet), got: {size}"
+            " bytes; raise it on the server, or lower workmanager_call_max_bytes"
         )
 
 

@@ -1,7 +1,7 @@
 """MySQL and MariaDB: how connections of ours are opened, and what a caller's transaction has to be like.
 
-InnoDB answers a plain read from a snapshot and a locking one from the present, refuses nobody whose snapshot is old, and
-takes back a statement when a lock is waited for in vain, but the whole transaction at a deadlock.
+InnoDB answers a plain read from a snapshot and a locking one from the present, and refuses no snapshot for its age; it
+takes back a statement when a lock is waited for in vain, and at a deadlock the whole transaction.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def open_engine(url: URL, *, lock_wait: float, autocommit: bool, idle: int) -> E
     engine = create_engine(
         url,
         # Asked for with each connection, an isolation level would cost three statements to set and to take back.
-        **({"isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None} if autocommit else {}),
+        **({"isolation_level": "AUTOCOMMIT"} if autocommit else {}),
+        pool_reset_on_return=None,  # it is the end of a transaction that comes back, whatever that was
         pool_size=5,
         max_overflow=10,
         pool_pre_ping=True,

@@ -281,7 +281,7 @@ def carelessness(connection: Connection) -> list[str]:
     if is_mysql(connection):
         asked, show = {"innodb_flush_log_at_trx_commit": {"0", "2"}, "innodb_doublewrite": {"0", "OFF"}}, "SELECT @@"
     elif connection.dialect.name == "postgresql":
-        asked, show = dict.fromkeys(("fsync", "full_page_writes", "synchronous_commit"), {"off"}), "SHOW "
+        asked, show = {each: {"off"} for each in ("fsync", "full_page_writes", "synchronous_commit")}, "SHOW "
     else:
         return []
     found = {name: str(connection.execute(text(f"{show}{name}")).scalar_one()) for name in asked}

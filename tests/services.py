@@ -18,8 +18,9 @@ from functools import cache
 from pathlib import Path
 
 from kombu.connection import Connection as BrokerConnection
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
 
 
 def _of_this_process(url: str) -> str:
@@ -38,15 +39,17 @@ REQUIRED = os.environ.get("WORKMANAGER_TEST_REQUIRE_SERVICES", "") not in ("", "
 absent: dict[str, str] = {}
 
 
+@cache
+def _administration(url: str) -> Engine:
+    # Kept, because an engine asks a server much when it first meets it; its connections are not.
+    return create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool, connect_args={"connect_timeout": 5})
+
+
 def administer(*statements: str, url: str = POSTGRESQL_URL) -> None:
     """Run statements outside a transaction, as CREATE DATABASE has to be."""
-    engine = create_engine(url, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": 5})
-    try:
-        with engine.connect() as connection:
-            for statement in statements:
-                connection.execute(text(statement))
-    finally:
-        engine.dispose()
+    with _administration(url).connect() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
 
 
 def _answer_postgresql() -> None:
@@ -123,12 +126,10 @@ def throw_out(name: str, url: str) -> None:
         administer(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}", url=url)
         return
     others = f"SELECT id FROM information_schema.processlist WHERE db = '{name}' AND id <> connection_id()"
-    engine = create_engine(url, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": 5})
-    with engine.connect() as connection:
+    with _administration(url).connect() as connection:
         for each in connection.execute(text(others)).scalars().all():
             with suppress(OperationalError):  # it may have gone by itself
                 connection.execute(text(f"KILL {each}"))
-    engine.dispose()
 
 
 def free_port() -> int:

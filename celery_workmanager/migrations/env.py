@@ -16,7 +16,7 @@ connection = context.config.attributes["connection"]
 
 
 def _as_elsewhere(table: Table, connection: Connection, **_: Any) -> None:
-    """MySQL: texts of any length, and names that are the same only if each character is ("a" is neither "A" nor "a ")."""
+    """On MySQL: texts of any length, and names that differ if any character does ("a" is neither "A" nor "a ")."""
     if connection.dialect.name in mysql.DIALECTS:
         options = {"engine": "InnoDB", "charset": "utf8mb4", "collate": mysql.collation(connection)}
         table.dialect_kwargs.update({f"{connection.dialect.name}_{key}": value for key, value in options.items()})

@@ -1,4 +1,4 @@
-"""Claims where an UPDATE doesn't tell what it has written (MySQL, MariaDB): rows are locked as they are read, then taken."""
+"""Claims where an UPDATE doesn't tell what it wrote (MySQL, MariaDB): rows are locked as they are read, then taken."""
 
 from __future__ import annotations
 
