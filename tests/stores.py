@@ -38,8 +38,8 @@ from tests import services
 from tests.conftest import FEW_STORES, SERVERS, STORES, need
 
 __all__ = [
-    "few_store_addresses", "mariadb_store_url", "postgresql", "postgresql_store_url", "server", "sqlite_template", "store",
-    "store_address",
+    "few_store_addresses", "mariadb_store_url", "postgresql", "postgresql_store_url", "server", "sqlite_template",
+    "store", "store_address",
 ]  # fmt: skip
 
 START = 1_900_000_000 * SECOND

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Connection, create_engine, select, text
+from sqlalchemy import Connection, create_engine, event, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from celery_workmanager.database import is_conflict, time_of
@@ -19,12 +19,15 @@ from celery_workmanager.errors import (
     UnsupportedOperation,
 )
 from celery_workmanager.outcome import Ending, Outcome
+from celery_workmanager.pauses import PauseKind, PauseTarget
+from celery_workmanager.planning import Step
 from celery_workmanager.settlement import Settlement
-from celery_workmanager.store import Store
+from celery_workmanager.store import Store, marks, pausing
 from celery_workmanager.tables import work
 from tests.stores import (
     APPEND,
     KEEP,
+    REPLACE,
     emptied,
     end,
     enqueue,
@@ -135,17 +138,20 @@ def test_who_waits_in_vain_in_a_callers_transaction_leaves_nothing_of_his_call_b
     """The database takes back the one statement; the call is taken back to where it began, the caller's rows stay."""
     impatient = twin(mariadb, name_wait=0.2)
     put_named(mariadb, "busy", KEEP, "held")
+    put_named(mariadb, "able", KEEP, "kept")
     connection.execute(text("SET innodb_lock_wait_timeout = 7"))
     put(impatient, "before", connection=connection)
     with holding(mariadb, "held"):
+        # The first is replaced, and then the second is waited for.
+        both = [Step((job(),), name=name, policy=REPLACE) for name in ("able", "busy")]
         with pytest.raises(UniqueNameBusy):
-            put_named(impatient, "busy", APPEND, "after", connection=connection)
+            enqueue(impatient, *both, connection=connection)
         with pytest.raises(StoreBusy):
             impatient.cancel("held", connection=connection)
         put_named(impatient, "free", KEEP, "free", connection=connection)
     assert variables(connection)[1] == 7
     connection.commit()
-    assert states(mariadb) == {"held": "ENQUEUED", "before": "ENQUEUED", "free": "ENQUEUED"}
+    assert states(mariadb) == dict.fromkeys(["held", "kept", "before", "free"], "ENQUEUED")
     impatient.close()
 
 
@@ -204,6 +210,30 @@ def test_an_assignment_reads_what_was_there_before(mariadb: Store):
     put(mariadb, "a", "b")
     end(mariadb, *take(mariadb))
     assert [(info(mariadb, each).runs, info(mariadb, each).started_at is not None) for each in "ab"] == [(1, True)] * 2
+
+
+# -- pauses ------------------------------------------------------------------------------------------------------
+
+
+def test_a_pause_waits_for_whoever_is_freeing_its_works_from_another_one(mariadb: Store):
+    """He has not seen its mark, and it can't see yet that he frees them: their labels are where the two meet."""
+    put(mariadb, job("a", tags={"blue", "red"}))
+    blue, red = PauseTarget(PauseKind.TAG, "blue"), PauseTarget(PauseKind.TAG, "red")
+    pausing.pause(mariadb, blue)
+    sql(mariadb, "DELETE FROM workmanager_pause")
+    asked: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        asked.extend([statement] if "NOWAIT" in statement else [])
+
+    event.listen(mariadb.database.engine(relaxed=True), "before_cursor_execute", note)
+    with mariadb.database.engine().connect() as freeing:
+        assert marks.bring_in_line(freeing, ["a"]) == (1, 0)
+        with meanwhile(lambda: pausing.pause(mariadb, red)) as pause:
+            wait_until(lambda: len(asked) > 3 or pause.done())
+            freeing.commit()
+            assert pause.result()
+    assert take(mariadb) == []
 
 
 # -- texts -------------------------------------------------------------------------------------------------------
