@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    CompoundSelect,
     Connection,
     Select,
     String,
@@ -28,11 +29,12 @@ from sqlalchemy import (
     update,
 )
 
-from celery_workmanager.database import locking
+from celery_workmanager.database import is_mysql, locking
 from celery_workmanager.lanes import Lane, lane_read
 from celery_workmanager.lifecycle import Move, leaves, reaches
 from celery_workmanager.outcome import Claim, Standing
 from celery_workmanager.pauses import LanePauses
+from celery_workmanager.store import two_steps
 from celery_workmanager.store.deleting import chunks
 from celery_workmanager.store.marks import LANE_IS_OPEN, NODE_IS_OPEN, STAMP
 from celery_workmanager.tables import OF_LANES, edge, pause, state_in, work
@@ -74,9 +76,17 @@ def _ready_lanes() -> Select[Any]:
     return select(lanes.c.lane).where(lanes.c.lane.is_not(None))
 
 
+#: MySQL can't say it like that, and finds the same way by itself.
+_DISTINCT_LANES = select(work.c.ready_lane).where(work.c.ready_lane.is_not(None)).distinct()
 _READY_LANES = _ready_lanes()
 _PAUSES = select(null(), pause.c.kind, pause.c.label, pause.c.token).where(OF_LANES)
-_LOOK = union_all(_READY_LANES.add_columns(null(), null(), null()), _PAUSES)
+
+
+def _look(lanes: Select[Any]) -> CompoundSelect[Any]:
+    return union_all(lanes.add_columns(null(), null(), null()), _PAUSES)
+
+
+_LOOK, _LOOK_DISTINCT = _look(_READY_LANES), _look(_DISTINCT_LANES)
 #: What lanes stand for that were looked into: the same for ever.
 _KINDS: dict[int, Lane] = {}
 _MOST_KINDS = 4096
@@ -96,7 +106,7 @@ class Look:
 
 def ready_lanes(connection: Connection) -> list[int]:
     """The lanes in which anything is ready, paused or not."""
-    return list(connection.execute(_READY_LANES).scalars())
+    return list(connection.execute(_DISTINCT_LANES if is_mysql(connection) else _READY_LANES).scalars())
 
 
 def look(connection: Connection, known: Container[int] | None = None) -> Look:
@@ -105,7 +115,7 @@ def look(connection: Connection, known: Container[int] | None = None) -> Look:
     `known`: the lanes that needn't be told what they stand for (``None``: none need). Those that this version can't
     tell are left out.
     """
-    rows = connection.execute(_LOOK).all()
+    rows = connection.execute(_LOOK_DISTINCT if is_mysql(connection) else _LOOK).all()
     pauses = [row for row in rows if row[0] is None]
     lanes = [row[0] for row in rows if row[0] is not None]
     kinds: dict[int, Lane] = {}
@@ -155,7 +165,7 @@ def _claim_from(lanes: int, dialect: str) -> Update:
     # Its arms guard the claim, and hold what they have found. Here the same condition would invite PostgreSQL to go
     # through all that is ready, if its statistics are from a moment when nothing was.
     # Who has looked before a pause was made, or taken back, claims nothing and looks again.
-    return claiming(work.c.id.in_(select(chosen.cte("chosen").c.id)), bindparam("stamp") == STAMP)
+    return _claiming(work.c.id.in_(select(chosen.cte("chosen").c.id)), bindparam("stamp") == STAMP)
 
 
 #: What a claim reads. Rows are unpacked in this order: columns by their names cost a quarter of a claim.
@@ -167,14 +177,18 @@ _CLAIMED = (
 _BY_URGENCY = itemgetter(0, 1, 3)
 
 
-def claiming(*guards: ColumnElement[bool]) -> Update:
-    """Claim what `guards` allow, for the node ``by``; `claims_of` executes it."""
-    return (
-        update(work)
-        .where(*guards)
-        .values(ready_lane=null(), node=bindparam("by"), token=bindparam("with_token"))
-        .returning(*_CLAIMED)
-    )
+_TAKING = update(work).values(ready_lane=null(), node=bindparam("by"), token=bindparam("with_token"))
+_TAKE_ONE = _TAKING.where(work.c.id.in_(bindparam("ids", expanding=True)))
+_TAKE = _TAKE_ONE.where(bindparam("stamp") == STAMP)
+
+
+def _claiming(*guards: ColumnElement[bool]) -> Update:
+    return _TAKING.where(*guards).returning(*_CLAIMED)
+
+
+@lru_cache(maxsize=MOST_LANES)
+def _heads(lanes: int) -> Any:
+    return two_steps.heads([_arm(position, "mysql").with_only_columns(*_CLAIMED) for position in range(lanes)])
 
 
 def _arm(position: int, dialect: str) -> Select[Any]:
@@ -219,27 +233,30 @@ def claim(
     some = [*lanes[first:], *lanes[:first]][:MOST_LANES]
     binds: dict[str, Any] = {f"lane_{position}": lane for position, lane in enumerate(some)}
     binds |= {f"most_{position}": min(limit, caps.get(lane, limit)) for position, lane in enumerate(some)}
-    statement = _claim_from(len(some), connection.dialect.name)
     binds |= {"by": node, "with_token": token, "most": limit, "at": now, "stamp": stamp}
-    rows = connection.execute(statement, binds).all()
+    if is_mysql(connection):
+        rows = two_steps.claim(connection, _heads(len(some)), _TAKE, binds, _BY_URGENCY)
+    else:
+        rows = connection.execute(_claim_from(len(some), connection.dialect.name), binds).all()
     rows = sorted(rows, key=_BY_URGENCY)
     claims = [_as_claim(row, node, token) for row in rows]
     _add_outputs_of_prerequisites(connection, [c for c, row in zip(claims, rows, strict=True) if row.has_parents])
     return claims
 
 
-_CLAIM_ONE = claiming(work.c.id == bindparam("key"), work.c.ready_lane.is_not(None), LANE_IS_OPEN, NODE_IS_OPEN)
+_THIS_ONE = (work.c.id == bindparam("key"), work.c.ready_lane.is_not(None), LANE_IS_OPEN, NODE_IS_OPEN)
+_CLAIM_ONE = _claiming(*_THIS_ONE)
+_LOCK_ONE = select(*_CLAIMED).where(*_THIS_ONE).with_for_update()
 
 
 def claim_one(connection: Connection, work_id: str, *, node: str, token: int) -> list[Claim]:
     """Claim this very work, if it may be claimed now; an empty list otherwise."""
-    return claims_of(connection, _CLAIM_ONE, {"key": work_id, "by": node, "with_token": token})
-
-
-def claims_of(connection: Connection, claim: Update, binds: Mapping[str, Any]) -> list[Claim]:
-    """Execute a claim of single works."""
-    rows = connection.execute(claim, binds).all()
-    claims = [_as_claim(row, binds["by"], binds["with_token"]) for row in rows]
+    binds = {"key": work_id, "by": node, "with_token": token, "most": 1}
+    if is_mysql(connection):
+        rows = two_steps.claim(connection, _LOCK_ONE, _TAKE_ONE, binds, _BY_URGENCY)
+    else:
+        rows = connection.execute(_CLAIM_ONE, binds).all()
+    claims = [_as_claim(row, node, token) for row in rows]
     _add_outputs_of_prerequisites(connection, claims)
     return claims
 

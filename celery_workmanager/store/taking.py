@@ -34,10 +34,8 @@ class TakingStore(StoreBase):
 
     def claim(self, lanes: Sequence[int], node: str, token: int, limit: int, **care: Any) -> list[Claim]:
         """Claim up to `limit` works of `lanes`; `care`: the caps and the stamp of `claiming.claim`."""
-        now = self.clock.now()
-        with self.database.plain(relaxed=True) as connection:
-            claims = claiming.claim(connection, lanes, node=node, token=token, limit=limit, now=now, **care)
-        return self._to_run(claims)
+        how: dict[str, Any] = {"node": node, "token": token, "limit": limit, "now": self.clock.now(), **care}
+        return self._to_run(self.database.run_relaxed(lambda conn: claiming.claim(conn, lanes, **how)))
 
     def claim_one(self, work_id: str, node: str, token: int) -> list[Claim]:
         """Claim this very work, if it may be claimed now and its limits have room."""
