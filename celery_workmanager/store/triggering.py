@@ -61,9 +61,11 @@ _AS_SEEN = (
     LANE_IS_OPEN,
     NODE_IS_OPEN,
 )
-_FIRED = {"options": bindparam("told", type_=Text), "lane": bindparam("next_lane")}
-_CLAIM = claiming.claiming(*_AS_SEEN).values(**_FIRED)
-_FREE = update(work).where(*_AS_SEEN).values(**_FIRED, ready_lane=bindparam("next_lane"))
+_FIRE = (
+    update(work)
+    .where(*_AS_SEEN)
+    .values(options=bindparam("told", type_=Text), lane=bindparam("next_lane"), ready_lane=bindparam("next_lane"))
+)
 
 
 def fire(store: Store, seen: Waiting, triggered: Triggered, node: str, token: int) -> list[Claim]:
@@ -77,13 +79,13 @@ def fire(store: Store, seen: Waiting, triggered: Triggered, node: str, token: in
         "key": seen.id, "seen_lane": seen.lane, "seen_generation": seen.generation, "at": store.clock.now(),
         "told": json.dumps(options), "next_lane": lane.number, "by": node,
     }  # fmt: skip
-    if lane.mark != LIMIT:
-        with store.database.plain(relaxed=True) as connection:
-            return claiming.claims_of(connection, _CLAIM, {**binds, "with_token": token})
 
-    def free(connection: Connection) -> None:
-        if connection.execute(_FREE, binds).rowcount:
+    def claimed(connection: Connection) -> list[Claim]:
+        if not connection.execute(_FIRE, binds).rowcount:
+            return []
+        if lane.mark == LIMIT:
             ring(connection)
+            return []
+        return claiming.claim_one(connection, seen.id, node=node, token=token)
 
-    store.database.run(free)
-    return []
+    return store.database.run(claimed)
