@@ -16,6 +16,7 @@ from celery_workmanager.constraints import Constraints
 from celery_workmanager.node_labels import LabelRule, parse_label_rule
 from celery_workmanager.policies import NetworkType
 from celery_workmanager.readings import Reading, Readings
+from celery_workmanager.thresholds import size_text
 from celery_workmanager.time_windows import DAYS, TimeWindow
 from celery_workmanager.timing import as_datetime
 from celery_workmanager.work import StopReason
@@ -94,15 +95,13 @@ def _demands(asked: Constraints, at: datetime) -> Iterator[_Demand]:
         yield _ours(f"custom {name}", f"custom constraint {name} is met", f"custom:{name}", "met", "it to be met")
 
 
-def _percent(name: str) -> Callable[[_Facts], str]:
-    def read(facts: _Facts) -> str:
-        percent, size = facts.get(name), facts.get("free_bytes")
-        return f"{size} bytes" if percent is None else f"{percent:g} %"
-
-    return read
+def _free(facts: _Facts) -> str:
+    percent, size = facts.get("battery_percent", facts.get("free_percent")), facts.get("free_bytes")
+    known = [] if percent is None else [f"{percent:g} %"]
+    return ", ".join(known if size is None else [*known, size_text(size)])
 
 
-def _not_low(constraint: str, reason: StopReason, words: str, sensor: str, percent: str) -> _Demand:
+def _not_low(constraint: str, reason: StopReason, words: str, sensor: str) -> _Demand:
     return _Demand(
         constraint,
         reason,
@@ -110,7 +109,7 @@ def _not_low(constraint: str, reason: StopReason, words: str, sensor: str, perce
         sensor,
         lambda facts: facts.get("low") is False,
         lambda facts: str(facts.get("expected", "it not to be low")),
-        _percent(percent),
+        _free,
     )
 
 
@@ -134,12 +133,9 @@ _BATTERY = _not_low(
     StopReason.CONSTRAINT_BATTERY_NOT_LOW,
     "the battery is not low",
     "power",
-    "battery_percent",
 )
-_STORAGE = _not_low(
-    "storage_not_low", StopReason.CONSTRAINT_STORAGE_NOT_LOW, "storage is not low", "storage", "free_percent"
-)
-_MEMORY = _not_low("memory_not_low", StopReason.DEVICE_STATE, "memory is not low", "memory", "free_percent")
+_STORAGE = _not_low("storage_not_low", StopReason.CONSTRAINT_STORAGE_NOT_LOW, "storage is not low", "storage")
+_MEMORY = _not_low("memory_not_low", StopReason.DEVICE_STATE, "memory is not low", "memory")
 _IDLE = _Demand(
     "device_idle",
     StopReason.CONSTRAINT_DEVICE_IDLE,
@@ -151,14 +147,14 @@ _IDLE = _Demand(
 )
 
 
-def _network(kind: NetworkType, expected: str, is_met: Callable[[_Facts], bool]) -> _Demand:
+def _network(kind: NetworkType, expected: str, **facts: bool) -> _Demand:
     name = kind.name.lower()
     return _Demand(
         f"network_{name}",
         StopReason.CONSTRAINT_CONNECTIVITY,
         f"the network is {name.replace('_', ' ')}",
         "network",
-        is_met,
+        lambda read: all(read.get(fact) is value for fact, value in {"connected": True, **facts}.items()),
         lambda _: expected,
         _network_read,
     )
@@ -173,38 +169,14 @@ def _network_read(facts: _Facts) -> str:
     return ", ".join(["a connection", *words])
 
 
+_NOT_METERED = "a connection that is not metered"
 _NETWORKS = {
-    kind: _network(kind, expected, is_met)
-    for kind, expected, is_met in (
-        (
-            NetworkType.CONNECTED,
-            "a validated connection",
-            lambda facts: bool(facts.get("connected") and facts.get("validated")),
-        ),
-        (
-            NetworkType.UNMETERED,
-            "a connection that is not metered",
-            lambda facts: bool(facts.get("connected") and facts.get("metered") is False),
-        ),
-        (
-            NetworkType.TEMPORARILY_UNMETERED,
-            "a connection that is not metered",
-            lambda facts: bool(facts.get("connected") and facts.get("metered") is False),
-        ),
-        (
-            NetworkType.NOT_ROAMING,
-            "a connection that is not roaming",
-            lambda facts: bool(facts.get("connected") and facts.get("roaming") is False),
-        ),
-        (
-            NetworkType.METERED,
-            "a metered connection",
-            lambda facts: bool(facts.get("connected") and facts.get("metered") is True),
-        ),
-    )
+    NetworkType.CONNECTED: _network(NetworkType.CONNECTED, "a validated connection", validated=True),
+    NetworkType.UNMETERED: _network(NetworkType.UNMETERED, _NOT_METERED, metered=False),
+    NetworkType.TEMPORARILY_UNMETERED: _network(NetworkType.TEMPORARILY_UNMETERED, _NOT_METERED, metered=False),
+    NetworkType.NOT_ROAMING: _network(NetworkType.NOT_ROAMING, "a connection that is not roaming", roaming=False),
+    NetworkType.METERED: _network(NetworkType.METERED, "a metered connection", metered=True),
 }
-
-
 #: None: which network it is says the field.
 _ANDROIDS = (
     ("requires_charging", _CHARGING),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ("VERDICTS", "Thresholds")
+__all__ = ("VERDICTS", "Thresholds", "size_text")
 
 #: What `Thresholds.judged` adds to the facts of a sensor.
 VERDICTS = frozenset({"low", "idle", "expected"})
@@ -43,7 +43,7 @@ class Thresholds:
         percent = self._mark(self.storage_low_percent, was_low=was_low, most=100)
         size = self._mark(self.storage_low_bytes, was_low=was_low)
         free = facts.get("free_percent"), facts.get("free_bytes")
-        expected = f"at least {percent:g} % free" + (f" and {size:.0f} bytes" if size else "")
+        expected = f"at least {percent:g} % free" + (f" and {size_text(size)}" if size else "")
         low = (free[0] is not None and free[0] < percent) or (free[1] is not None and free[1] < size)
         return {"low": low, "expected": expected}
 
@@ -66,3 +66,10 @@ class Thresholds:
         judges = {"power": self._battery, "storage": self._storage, "memory": self._memory, "idle": self._idle}
         judge = judges.get(sensor)
         return dict(facts) if judge is None else {**facts, **judge(facts, before or {})}
+
+
+def size_text(size: float) -> str:
+    """A number of bytes in words: ``512 MiB``."""
+    units = ("bytes", "KiB", "MiB", "GiB", "TiB")
+    power = min(int(max(size, 1)).bit_length() - 1, 10 * (len(units) - 1)) // 10
+    return f"{size / 1024**power:.4g} {units[power]}"

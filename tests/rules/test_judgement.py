@@ -10,6 +10,7 @@ from celery_workmanager.constraints import Constraints
 from celery_workmanager.judgement import unmet
 from celery_workmanager.policies import NetworkType
 from celery_workmanager.readings import Readings
+from celery_workmanager.thresholds import Thresholds, size_text
 from celery_workmanager.time_windows import TimeWindow
 from celery_workmanager.timing import moment
 from celery_workmanager.work import StopReason
@@ -153,6 +154,16 @@ def test_a_node_without_labels_lacks_those_that_are_asked_for():
     asked = Constraints(node_labels=("gpu", "!old"))
     (one,) = unmet(asked, Readings.of(labels={}), NOON)
     assert one.text.startswith("the node has labels gpu: expected gpu, the node read no gpu")
+
+
+def test_bytes_are_told_in_words():
+    low = Readings.of(
+        thresholds=Thresholds(storage_low_bytes=500 * 1024**2), storage_free_percent=40, storage_free_bytes=1_000_000
+    )
+    (one,) = unmet(Constraints(requires_storage_not_low=True), low, NOON)
+    assert "expected at least 5 % free and 500 MiB, the node read 40 %, 976.6 KiB" in one.text
+    sizes = [0, 1, 1023, 1024, 1024**3, 5 * 1024**5]
+    assert [size_text(size) for size in sizes] == ["0 bytes", "1 bytes", "1023 bytes", "1 KiB", "1 GiB", "5120 TiB"]
 
 
 def test_a_busy_node_says_how_busy():
