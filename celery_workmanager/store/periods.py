@@ -70,13 +70,14 @@ def write(connection: Connection, verdicts: Iterable[Verdict]) -> None:
 
 def _renew_deadlines(connection: Connection, verdicts: Sequence[Verdict]) -> None:
     """The next runs wait for their constraints again, until their own deadlines."""
-    next_run = {verdict.id: verdict.run_at for verdict in verdicts}
+    by_id = {verdict.id: verdict for verdict in verdicts}
     columns = (work.c.id, work.c.queue, work.c.worker, work.c.options)
-    for some in chunks(sorted(next_run)):
+    for some in chunks(sorted(by_id)):
         for row in connection.execute(select(*columns).where(work.c.id.in_(some))).all():
-            options = json.loads(row.options)
-            renewed = period_deadline(options, next_run[row.id]) | {"lane": lane_with(row.queue, row.worker, options)}
-            connection.execute(update(work).where(work.c.id == row.id).values(**renewed))
+            verdict, options = by_id[row.id], json.loads(row.options)
+            renewed = period_deadline(options, verdict.run_at) | {"lane": lane_with(row.queue, row.worker, options)}
+            mine = update(work).where(work.c.id == row.id, work.c.token == verdict.token)
+            connection.execute(mine.values(**renewed))
 
 
 def write_moved(connection: Connection, claims: Iterable[Claim]) -> None:

@@ -217,9 +217,9 @@ class Fleet:
         wait_until(lambda: not any(store.owned(each.id) for each in node.nodes()), 30, "it lets go of its works")
 
 
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    with Fleet(tmp_path) as made:
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with Fleet(tmp_path_factory.mktemp("fleet")) as made:
         yield made
 
 
@@ -237,6 +237,7 @@ def test_works_go_to_the_node_that_meets_them(fleet: Fleet) -> None:
     for node in fleet.nodes:
         assert sorted(line["id"] for line in node.lines("marks")) == sorted(ids[node.folder.name])
     assert north.one(nobody[0]).state is State.ENQUEUED
+    north.manager.cancel_all_work()
 
 
 def test_readings_that_flip_under_load_lose_nothing(fleet: Fleet) -> None:
