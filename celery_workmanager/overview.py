@@ -53,18 +53,20 @@ class Census:
     paused: tuple[Pile, ...]
     #: ENQUEUED: wait for their moment.
     delayed: tuple[Pile, ...]
+    #: ENQUEUED: wait for room under a limit of the fleet.
+    limited: tuple[Pile, ...]
     blocked: tuple[Pile, ...]
     #: Claimed by a node: RUNNING, or ENQUEUED and about to run.
     in_hand: tuple[Pile, ...]
     finished: Mapping[State, int]
-    #: Of ``ready``, ``paused``, ``delayed``, ``blocked``, ``in_hand`` and ``finished``, those of which there are more.
+    #: Of the kinds above, those of which there are more.
     capped: frozenset[str]
 
     @property
     def states(self) -> dict[State, int]:
         """How many works were counted in each state."""
         numbers = dict.fromkeys(State, 0) | dict(self.finished)
-        for pile in (*self.ready, *self.paused, *self.delayed, *self.blocked, *self.in_hand):
+        for pile in (*self.ready, *self.paused, *self.delayed, *self.limited, *self.blocked, *self.in_hand):
             numbers[pile.state] += pile.number
         return numbers
 
@@ -75,6 +77,7 @@ class Census:
             "ready": {State.ENQUEUED},
             "paused": {State.ENQUEUED},
             "delayed": {State.ENQUEUED},
+            "limited": {State.ENQUEUED},
             "blocked": {State.BLOCKED},
             "in_hand": {State.ENQUEUED, State.RUNNING},
             "finished": set(FINISHED),
@@ -87,6 +90,7 @@ def census(connection: Connection, most: int = MOST) -> Census:
     ready, paused, ready_capped, paused_capped = _ready(connection, most)
     waiting, held_capped = held(connection, most)
     delayed, delayed_capped = _piles(connection, work.c.due_at, work.c.due_at, most)
+    limited, limited_capped = _piles(connection, work.c.parked_by, work.c.parked_by, most)
     blocked, blocked_capped = _piles(connection, work.c.waits_for, work.c.waits_for, most)
     in_hand, in_hand_capped = _piles(connection, work.c.node, work.c.node, most)
     finished, finished_capped = _finished(connection, most)
@@ -94,12 +98,13 @@ def census(connection: Connection, most: int = MOST) -> Census:
         "ready": ready_capped,
         "paused": paused_capped or held_capped,
         "delayed": delayed_capped,
+        "limited": limited_capped,
         "blocked": blocked_capped,
         "in_hand": in_hand_capped,
         "finished": finished_capped,
     }
     kinds = frozenset(kind for kind, is_capped in capped.items() if is_capped)
-    return Census(ready, _merged(paused + waiting), delayed, blocked, in_hand, finished, kinds)
+    return Census(ready, _merged(paused + waiting), delayed, limited, blocked, in_hand, finished, kinds)
 
 
 _PILE = (work.c.state, work.c.queue, work.c.worker, work.c.node, work.c.run_at)
@@ -188,9 +193,9 @@ def _capped(numbers: list[int], most: int) -> tuple[list[int], bool]:
 
 
 def unfinished(connection: Connection, most: int) -> dict[str, int]:
-    """The versions of up to `most` unfinished works: those in hand first, then ready, delayed, blocked, held ones."""
+    """The versions of up to `most` unfinished works: those in hand first, then those that wait, kind by kind."""
     found: dict[str, int] = {}
-    for guard in (work.c.node, work.c.ready_lane, work.c.due_at, work.c.waits_for, work.c.held):
+    for guard in (work.c.node, work.c.ready_lane, work.c.due_at, work.c.parked_by, work.c.waits_for, work.c.held):
         order = work.c.id if guard is work.c.held else guard
         if (room := most - len(found)) > 0:
             some = select(work.c.id, work.c.version).where(guard.is_not(None)).order_by(order).limit(room)

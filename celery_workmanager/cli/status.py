@@ -85,6 +85,8 @@ def _of_enqueued(found: Census, now: int) -> str:
     if found.delayed:
         soonest = min(pile.oldest for pile in found.delayed)
         notes.append(f"{_sum(found, 'delayed')} delayed, the next due {_when(soonest, now)}")
+    if found.limited:
+        notes.append(f"{_sum(found, 'limited')} waiting for limits")
     if given := sum(pile.number for pile in found.in_hand if pile.state is State.ENQUEUED):
         notes.append(f"{number(given)} about to run")
     return "; ".join(notes)

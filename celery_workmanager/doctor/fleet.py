@@ -60,7 +60,7 @@ class Seen:
     @property
     def waiting(self) -> list[Pile]:
         """Works that nobody has claimed."""
-        return [*self.census.ready, *self.census.delayed, *self.census.blocked]
+        return [*self.census.ready, *self.census.delayed, *self.census.limited, *self.census.blocked]
 
 
 # -- nodes -------------------------------------------------------------------------------------------------------

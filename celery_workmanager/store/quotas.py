@@ -53,7 +53,8 @@ def refuse(connection: Connection, claim: Claim, now: int, terms: Terms) -> None
         connection.execute(_DOWNGRADE, mine)
         return
     try:
-        why = {"reason": StopReason.QUOTA, "error": OUT_OF_QUOTA}
-        cancel_with_descendants(connection, [claim.id], now, terms, wait=False, **why)
+        cancel_with_descendants(
+            connection, [claim.id], now, terms, reason=StopReason.QUOTA, error=OUT_OF_QUOTA, wait=False
+        )
     except HeldByOthers:
         connection.execute(_BACK, mine)  # somebody holds one of its dependents; it is dropped when it is claimed again

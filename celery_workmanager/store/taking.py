@@ -67,11 +67,12 @@ class TakingStore(StoreBase):
         found: list[Claim] = []
         broken: Broken = []
         looked, most = 0, limit
-        care = {"caps": caps, "stamp": stamp}
 
         def some(connection: Connection) -> limiting.Admission:
             now = self.clock.now()
-            claims = claiming.claim(connection, lanes, node=node, token=token, limit=most, now=now, **care)
+            claims = claiming.claim(
+                connection, lanes, node=node, token=token, limit=most, now=now, caps=caps, stamp=stamp
+            )
             return limiting.admit(connection, claims, limit - len(found), now)
 
         while True:

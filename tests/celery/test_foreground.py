@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from celery_workmanager import ForegroundInfo, State, StopReason
+from celery_workmanager import Data, ForegroundInfo, State, StopReason
 from tests.celery.house import House
 from tests.celery.pool_worker import wait_until
 
@@ -44,7 +44,7 @@ def test_a_run_that_is_too_long_in_the_foreground_is_stopped_and_runs_again(buil
     (work_id,) = house.put("front")
     wait_until(lambda: house.infos([work_id])[0].foreground)
     (info,) = house.infos([work_id])
-    assert (info.foreground, info.progress) == (ForegroundInfo(7, "Packing the parcels"), {"percent": 1})
+    assert (info.foreground, info.progress) == (ForegroundInfo(7, "Packing the parcels"), Data(percent=1))
     house.noted("fronts", lambda line: line["event"] == "FOREGROUND_SERVICE_TIMEOUT")
     enough(house)
     (info,) = house.finished([work_id])
@@ -76,4 +76,4 @@ def test_without_a_wait_a_cold_shutdown_puts_the_foreground_back(build: Build):
     house.ends()
     (info,) = house.infos([front])
     assert (info.state, info.stop_reason, info.foreground) == (State.ENQUEUED, StopReason.SYSTEM_PROCESSING, None)
-    assert info.progress == {"percent": 1}
+    assert info.progress == Data(percent=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ def test_a_run_in_the_foreground_shows_it_beside_its_progress(works, kit):
 
 
 def test_a_stop_keeps_the_progress_and_the_next_run_is_not_in_the_foreground(works, kit):
-    seen = []
+    seen: list[Any] = []
 
     def stopped(self):
         if not seen:

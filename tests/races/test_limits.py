@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from typing import Any
 
 from sqlalchemy import Transaction, create_engine
 
@@ -36,7 +37,7 @@ from tests.stores import (
     wait_until,
 )
 
-ONE = {"concurrency": Limit("oven", 1)}
+ONE: dict[str, Any] = {"concurrency": Limit("oven", 1)}
 LANE = lane_of(QUEUE, WORKER, "", LIMIT)
 ROUNDS = 10
 
@@ -73,7 +74,7 @@ def test_two_nodes_at_the_same_moment_take_one_room(store: Store):
     """Either may lose."""
     with closing(twin(store)) as other:
         for n in range(ROUNDS):
-            key = {"concurrency": Limit(f"oven-{n}", 1)}
+            key: dict[str, Any] = {"concurrency": Limit(f"oven-{n}", 1)}
             put(store, job(f"a{n}", **key), job(f"b{n}", **key))
             found = together(lambda: take(store, "one"), lambda: take(other, "two"))
             assert len([claim for claims in found for claim in claims]) == 1
@@ -147,7 +148,7 @@ def test_whatever_nodes_do_at_once_no_more_run_than_may_and_all_come_to_an_end(s
                     over.append(claim.id)
 
     with closing(twin(store)) as second, closing(twin(store)) as third:
-        found = together(*(lambda each=each: node(*each) for each in (("a", store), ("b", second), ("c", third))))  # type: ignore[misc]
+        found = together(*(lambda each=each: node(*each) for each in (("a", store), ("b", second), ("c", third))))
     assert found == [None, None, None]
     assert sorted(over) == sorted(states(store))
     assert rows_of(store, "permit") == 0

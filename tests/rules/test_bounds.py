@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,7 +41,7 @@ def test_a_key_is_filled_in_from_the_input_as_the_worker_sees_it(inputs: list[st
 
 
 def test_a_key_of_a_task_call_is_filled_in_from_its_keyword_arguments():
-    options = TENANT | {"call": {}}
+    options: dict[str, Any] = {**TENANT, "call": {}}
     assert bounds_of(options, ['{"args": [1], "kwargs": {"tenant": 7}}']) == (Bound("tenant:7", 2),)
     check_keys(OneTimeWorkRequest("w", call=Call('{"args": [], "kwargs": {"a": 1}}'), concurrency=Limit("{a}", 1)))
 

@@ -18,7 +18,8 @@ from psycopg.sql import Literal
 from sqlalchemy import Connection, create_engine, event, text
 
 from celery_workmanager import schema
-from celery_workmanager.lanes import lane_of
+from celery_workmanager.lanes import LIMIT, lane_of
+from celery_workmanager.limits import Limit
 from celery_workmanager.outcome import Ending
 from celery_workmanager.overview import MOST, held
 from celery_workmanager.pauses import PauseKind, PauseTarget
@@ -33,9 +34,12 @@ from tests.stores import (
     START,
     WORKER,
     end,
+    job,
     make_store,
+    put,
     put_named,
     register,
+    sql,
     start,
     take,
     take_one,
@@ -49,11 +53,18 @@ DUTIES: dict[str, tuple[str, str]] = {
     "claim": ("work_ready", "Reads as many entries of a lane as it may take, already in order."),
     "claim from many lanes": ("work_ready", "The same for each lane; the heads are merged."),
     "claim after prerequisites": ("pkey", "The outputs of the parents, by their keys."),
-    "next moment": ("work_due", "The first entry of three small indexes."),
+    "next moment": ("work_due", "The first entry of four small indexes."),
     "promote": ("work_due", "The entries that are due, and those rows by their keys."),
     "expire": ("work_expires", "The entries that have expired."),
     "pass deadlines": ("work_deadline", "The entries whose deadline has come, and those rows by their keys."),
     "start": ("pkey", "By key."),
+    "claim under limits": (
+        "work_parked",
+        "A claim; then limits and permits by their keys, and the first parked works.",
+    ),
+    "release limits": ("permit_work", "The permits of what has ended, and the first parked works of their keys."),
+    "wake from limits": ("limit_wake", "The keys that are to be looked at, and the first parked works of each."),
+    "forget limits": ("limit", "A page of the keys, and the permits of each."),
     "settle": ("pkey", "By key; children by the edges of their parents."),
     "settle a failure": ("pkey", "By key, and down the edges."),
     "owned": ("work_node", "What the node holds, and nothing else."),
@@ -83,7 +94,7 @@ class Planned:
     @property
     def reads_a_whole_table(self) -> bool:
         """Whether it reads every row of a table that may be large."""
-        large = "workmanager_(work|edge|tag|member)"
+        large = "workmanager_(work|edge|tag|member|limit)"
         server = re.search(f"Seq Scan on {large}", self.plan)
         # A minimum over all rows is called a search too.
         file = re.search(rf"(SCAN|SEARCH) ({large}|child|parent)\b(?!.* INDEX )", self.plan)
@@ -120,8 +131,12 @@ def fill(store: Store, rows: int) -> None:
         {head} SELECT {parent}, {name}, 0 {source} WHERE i % 10 > 7"""
     tag = f"INSERT INTO workmanager_tag (work, tag) {head} SELECT {name}, 'tag ' || (i % 20000) {source}"
     member = f"INSERT INTO workmanager_member (name, work) {head} SELECT 'name ' || i, {name} {source} WHERE i % 4 = 0"
+    limit = f"""INSERT INTO workmanager_limit (key, full_at, wake_at)
+        {head} SELECT 'key ' || i, :now, CASE WHEN i % 4 = 0 THEN :now + i END {source} WHERE i % 50 = 0"""
+    permit = f"""INSERT INTO workmanager_permit (key, work, token)
+        {head} SELECT 'key ' || i, {name}, i {source} WHERE i % 50 = 0"""
     with store.database.transaction() as connection:
-        for statement in (work, edge, tag, member):
+        for statement in (work, edge, tag, member, limit, permit):
             used = {key: value for key, value in values.items() if f":{key}" in statement}
             connection.execute(text(statement), used)
         # A few hundred that have something to do.
@@ -131,6 +146,7 @@ def fill(store: Store, rows: int) -> None:
             f"expires_at = {START - 1} WHERE id BETWEEN 'w00004000' AND 'w00004300' AND expires_at IS NOT NULL",
             f"deadline_at = {START + HOUR} WHERE id BETWEEN 'w00010000' AND 'w00050000' AND due_at IS NOT NULL",
             f"deadline_at = {START - 1} WHERE id BETWEEN 'w00006000' AND 'w00006300' AND due_at IS NOT NULL",
+            "parked_by = 'busy', due_at = NULL WHERE id BETWEEN 'w00060000' AND 'w00080000' AND due_at IS NOT NULL",
             f"prune_at = {START - 1} WHERE id BETWEEN 'w00005000' AND 'w00005060' AND prune_at IS NOT NULL",
         ):
             connection.execute(text(f"UPDATE workmanager_work SET {change}"))
@@ -161,6 +177,18 @@ def duties(store: Store) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "promote", store.promote
     yield "pass deadlines", store.pass_deadlines
     begun, ended = take(store, 8), take(store, 8)
+    busy: dict[str, Any] = {"concurrency": Limit("busy", 4)}
+    put(store, *(job(f"busy-{n}", **busy) for n in range(9)))
+    limited = [lane_of(QUEUE, WORKER, "", LIMIT)]
+    held_back = store.claim_limited(limited, "node", 7, 3)
+    sql(store, "UPDATE workmanager_limit SET wake_at = :at WHERE key = 'busy'", at=START)
+    yield "claim under limits", lambda: store.claim_limited(limited, "node", 8, 1)
+    store.release = lambda ids: None  # type: ignore[method-assign]
+    end(store, *held_back)
+    del store.release
+    yield "release limits", lambda: store.release([claim.id for claim in held_back])
+    yield "wake from limits", store.wake_limited
+    yield "forget limits", lambda: store.forget_limits("")
     yield "start", lambda: start(store, *begun)
     parents = [take_one(store, each) for each in ("w00002006", "w00002007")]
     yield "settle", lambda: end(store, parents[0], *ended)

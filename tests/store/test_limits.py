@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -38,8 +39,8 @@ from tests.stores import (
     take_one,
 )
 
-TWO = {"concurrency": Limit("oven", 2)}
-ONE = {"concurrency": Limit("oven", 1)}
+TWO: dict[str, Any] = {"concurrency": Limit("oven", 2)}
+ONE: dict[str, Any] = {"concurrency": Limit("oven", 1)}
 TENANT = Limit("tenant:{tenant}", 1)
 _tokens = iter(range(1000, 10**6))
 
@@ -62,7 +63,7 @@ def pass_time(store: Store, microseconds: int) -> None:
 @contextmanager
 def without_releases(store: Store) -> Iterator[None]:
     """As if the node died each time between an end and the wake-up of who waits for it."""
-    store.release = lambda _ids: None  # type: ignore[method-assign]
+    store.release = lambda ids: None  # type: ignore[method-assign]
     yield
     del store.release
 
@@ -206,7 +207,7 @@ def test_ends_give_no_token_back(store: Store):
 
 
 def test_a_work_waits_for_both_of_its_limits(store: Store):
-    both = {"concurrency": Limit("oven", 1), "rate": Rate("gas", 2, 60)}
+    both: dict[str, Any] = {"concurrency": Limit("oven", 1), "rate": Rate("gas", 2, 60)}
     put(store, *(job(each, **both) for each in "abc"))
     (a,) = take(store)
     assert parked(store, *"bc") == ["oven", "oven"]
@@ -221,7 +222,7 @@ def test_a_work_waits_for_both_of_its_limits(store: Store):
 
 
 def test_who_waits_for_a_rate_keeps_no_room_from_others(store: Store):
-    limits = {"concurrency": Limit("oven", 1)}
+    limits: dict[str, Any] = {"concurrency": Limit("oven", 1)}
     put(store, job("a", **limits), job("spent", rate=Rate("gas", 1, 60)))
     claims = take(store)
     assert ids(claims) == ["a", "spent"]

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from celery_workmanager.lanes import LIMIT, lane_of
+from celery_workmanager.limits import Limit
 from celery_workmanager.overview import (
     Census,
     Pile,
@@ -51,6 +53,15 @@ def look(store: Store, function: Any, *arguments: Any, **options: Any) -> Any:
         return function(connection, *arguments, **options)
 
 
+def test_works_that_limits_have_parked_are_counted_and_watched(store: Store):
+    put(store, *(job(each, concurrency=Limit("oven", 1)) for each in "abc"))
+    assert len(store.claim_limited([lane_of(Q, W, "", LIMIT)], "node", 1, 5)) == 1
+    found = look(store, census)
+    assert found.limited == (Pile(State.ENQUEUED, Q, W, 2, START),)
+    assert found.states[State.ENQUEUED] == 3
+    assert set(look(store, unfinished, most=10)) == {"a", "b", "c"}
+
+
 def test_a_census_tells_what_is_ready_delayed_blocked_in_hand_and_finished(store: Store):
     register(store)
     put(store, "a", job("b", worker="shop.sell", queue="shop"), job("c", initial_delay=60), job("d", initial_delay=90))
@@ -65,6 +76,7 @@ def test_a_census_tells_what_is_ready_delayed_blocked_in_hand_and_finished(store
         ready=(Pile(State.ENQUEUED, Q, W, 1, START), Pile(State.ENQUEUED, "shop", "shop.sell", 1, START)),
         paused=(),
         delayed=(Pile(State.ENQUEUED, Q, W, 2, START + 60 * SECOND),),
+        limited=(),
         blocked=(),
         in_hand=(
             Pile(State.ENQUEUED, Q, W, 1, START + SECOND, "node"),

@@ -94,7 +94,7 @@ def test_a_retry_is_not_expedited_and_spends_nothing(quota: Store):
 
 
 def test_a_work_under_a_limit_that_is_out_of_quota_makes_room(quota: Store):
-    one = {"concurrency": Limit("oven", 1)}
+    one: dict[str, Any] = {"concurrency": Limit("oven", 1)}
     put(quota, job("x", **RUN), job("y", **RUN))
     take(quota)
     put(quota, job("a", **DROP, **one), job("b", **one))
