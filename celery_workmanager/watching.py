@@ -109,7 +109,7 @@ class FileWatcher:
         self._tell(lambda: self._eyes.open(targets))
         # Only now: what changes from here on is seen.
         for key in new & wanted.keys():
-            found = _changed_since(wanted[key].targets, since[key] - _ROUGH)
+            found = _changed_since(wanted[key].targets, since[key])
             self._tell(lambda found=found: [*islice(found, MOST_URIS + 1)])  # type: ignore[misc]
         until = time.monotonic() + _LOOK_AGAIN
         while not self._told.is_set() and time.monotonic() < until and self._eyes.see_all:
@@ -160,7 +160,7 @@ class _Eyes:
             if self._roots[target] != known[target]:
                 found += ((path, 0) for path, _ in _walk(target.base, is_deep=target.looks_below))  # it has come
             elif stale:
-                found += _changed_since([target], before - _ROUGH)
+                found += _changed_since([target], before)
         self._look_round()
         return self._covered(found)
 
@@ -178,7 +178,7 @@ class _Eyes:
             for path in _paths(eye.watch(_BATCH, _STEP, patience, told)):
                 self._is_hurt |= any(path in some for some in self._folders.values())
                 found.add(path)
-                if is_deep and Path(path).is_dir() and not Path(path).is_symlink():
+                if is_deep and _is_folder(path) and not Path(path).is_symlink():
                     found |= {each for each, _ in _walk(path, is_deep=True)}  # it may have come with its contents
         self._look_round()
         return self._covered((path, 0) for path in found)
@@ -207,15 +207,21 @@ def _eye(folders: list[str], *, is_deep: bool) -> Any:
         return RustNotify(folders, False, True, _POLL, is_deep, True)
 
 
+def _is_folder(path: str) -> bool:
+    try:
+        return Path(path).is_dir()
+    except OSError:  # it may not be looked at, or its name is too long
+        return False
+
+
 def _root_of(target: Target) -> tuple[str, bool]:
     """The folder to be watched for a target, and whether with all below it.
 
     What doesn't exist is watched by its nearest existing parent, without what is below that.
     """
-    root = Path(target.base)
-    if root.is_dir():
+    if _is_folder(target.base):
         return target.base, target.looks_below
-    return str(next(parent for parent in root.parents if parent.is_dir())), False
+    return next(root for root in map(str, Path(target.base).parents) if _is_folder(root)), False
 
 
 def _changed_since(targets: Iterable[Target], since: int) -> Iterator[tuple[str, int]]:
@@ -224,8 +230,10 @@ def _changed_since(targets: Iterable[Target], since: int) -> Iterator[tuple[str,
     for target in targets:
         found = False
         for path, at in _walk(target.base, is_deep=target.looks_below):
-            # A folder changes with what is in it: it is told only where that is gone.
-            if at >= since and target.covers(path) and not (found and path == target.base):
+            # A folder changes with what is in it: it is told only where that is gone. And whoever tidies up and then
+            # asks for changes isn't started by that.
+            is_told = at >= since - _ROUGH if path != target.base or not _is_folder(path) else at > since and not found
+            if is_told and target.covers(path):
                 found = True
                 yield path, max(0, now - at)
 
@@ -234,7 +242,7 @@ def _walk(base: str, *, is_deep: bool) -> Iterator[tuple[str, int]]:
     """What is in a path, and itself, each with the moment of its last change; what is gone is left out."""
     with suppress(OSError):
         changed_at = _changed_at(Path(base).lstat())
-        if Path(base).is_dir():
+        if _is_folder(base):
             for entry in list(os.scandir(base)):
                 if is_deep and entry.is_dir(follow_symlinks=False):
                     yield from _walk(entry.path, is_deep=True)
