@@ -82,6 +82,11 @@ class Database:
         """The URL without its password."""
         return self.url.render_as_string(hide_password=True)
 
+    @property
+    def migrate_command(self) -> str:
+        """What a person runs to bring the tables up to date."""
+        return self.migrated_by or "celery -A proj work migrate"
+
     def apart(self) -> Database:
         """The same database through connections that nobody else's transactions are on."""
         return self
@@ -92,7 +97,7 @@ class Database:
 
     def not_migrated(self, found: str | None) -> StoreNotMigrated:
         """The error that says which schema was found (``None``: none), and what to do."""
-        return StoreNotMigrated(self.shown_url, found, HEAD, self.migrated_by)
+        return StoreNotMigrated(self.shown_url, found, HEAD, self.migrate_command)
 
     def engine(self, *, relaxed: bool = False) -> Engine:
         """The engine of this process; `relaxed` commits may be lost in a power cut (claims: they just run again)."""

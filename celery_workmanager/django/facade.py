@@ -1,7 +1,8 @@
 """Django's own connection, as SQLAlchemy sees it.
 
 A DB-API connection that ends no transaction: those are Django's. Its cursors are Django's too, so statements are
-logged, counted and wrapped as those of the project are; only their errors are the driver's again, which SQLAlchemy knows.
+logged, counted and wrapped as those of the project are; only their errors are the driver's own again, which
+SQLAlchemy knows.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ class Site:
         self.run("django", "migrate", "--run-syncdb", "--verbosity", "0")
 
 
+@contextmanager
 def address(kind: str, folder: Path, purpose: str) -> Iterator[str]:
     """The URL of an empty database."""
     if kind == "sqlite":
@@ -67,8 +69,10 @@ def address(kind: str, folder: Path, purpose: str) -> Iterator[str]:
     name = f"wm_{purpose}_{os.getpid()}"
     url = services.make_database(name)
     services.administer(f'ALTER DATABASE "{name}" SET synchronous_commit TO off')
-    yield url
-    services.drop_database(name)
+    try:
+        yield url
+    finally:
+        services.drop_database(name)
 
 
 # -- Django's own test runner ----------------------------------------------------------------------------------------
@@ -103,9 +107,8 @@ def test_transactions_on_a_pool_of_connections():
 
 @pytest.fixture(params=["sqlite", POSTGRESQL])
 def two_urls(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
-    for first in address(request.param, tmp_path, "django"):
-        for second in address(request.param, tmp_path, "alembic"):
-            yield first, second
+    with address(request.param, tmp_path, "django") as first, address(request.param, tmp_path, "alembic") as second:
+        yield first, second
 
 
 def anatomy(url: str) -> dict[str, Any]:
@@ -157,7 +160,7 @@ def test_django_s_migrations_and_the_store_s_own_make_the_same_tables(two_urls: 
 def busy_site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The project, its database migrated by Django, and a worker."""
     folder = tmp_path_factory.mktemp("site")
-    for url in address(request.param, folder, "site"):
+    with address(request.param, folder, "site") as url:
         site = Site(url)
         site.migrate()
         log = folder / "log"

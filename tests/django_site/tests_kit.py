@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from django.db import connection
 from django.test import TestCase, TransactionTestCase
+from django.test.utils import CaptureQueriesContext
 
 from celery_workmanager import OneTimeWorkRequest, State, WorkQuery
 from celery_workmanager.testing import WorkManagerTestKit
@@ -79,6 +81,14 @@ class InsideATransaction(TestCase):
         assert self.kit.run_until_idle() == 2
         work_manager.prune_work()
         assert states() == []
+
+    def test_statements_can_be_shown(self):
+        """As with DEBUG, or in a toolbar."""
+        with CaptureQueriesContext(connection) as captured:
+            work_manager.enqueue(OneTimeWorkRequest(bake, {"order": "100 %s?"}, tags={"%d"}))
+            assert self.kit.run_until_idle() == 3
+            work_manager.cancel_all_work()
+        assert any("INSERT INTO workmanager_tag" in each["sql"] for each in captured)
 
     def test_told_of_after_the_commit_only(self):
         with self.captureOnCommitCallbacks() as callbacks:
