@@ -230,7 +230,7 @@ def _edges_at(connection: Connection, ids: Sequence[str]) -> Iterator[tuple[str,
     for some in chunks(ids):
         touching = or_(edge.c.parent.in_(some), edge.c.child.in_(some))
         columns = (edge.c.parent, edge.c.child, edge.c.position)
-        yield from connection.execute(select(*columns).where(touching).order_by(edge.c.child, edge.c.position)).tuples()
+        yield from connection.execute(select(*columns).where(touching).order_by(edge.c.child, edge.c.position))
 
 
 def dependents(connection: Connection, work_id: str, most: int = MOST_RELATED) -> list[str]:

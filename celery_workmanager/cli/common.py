@@ -40,7 +40,18 @@ class WorkCommand(CeleryCommand):
             raise click.ClickException(f"expected the store to be usable, got: {told}") from error
         except KeyboardInterrupt:
             code = INTERRUPTED
+        except Exception as error:
+            if not _was_interrupted(error):
+                raise
+            code = INTERRUPTED
         ctx.exit(code or FINE)
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether a Ctrl-C is behind it: one that hits a library's own clean-up comes out as that library's error."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def command(name: str) -> Callable[[Callable[..., int | None]], click.Command]:

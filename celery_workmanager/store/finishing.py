@@ -287,7 +287,7 @@ def release_children(connection: Connection, parents: Sequence[str], now: int, *
     counts: Counter[str] = Counter()
     for some in chunks(parents):
         counted = select(edge.c.child, func.count()).where(edge.c.parent.in_(some)).group_by(edge.c.child)
-        counts.update(dict(connection.execute(counted).tuples().all()))
+        counts.update(dict(connection.execute(counted).all()))
     children = lock_works(connection, counts, wait=wait)
     unblock, waiting = [], []
     for child in children.values():
