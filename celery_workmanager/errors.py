@@ -185,6 +185,17 @@ class StoreBusy(StoreError, TimeoutError):
         )
 
 
+class StatementTooLarge(StoreError, ValueError):
+    """The database takes no statement of that size (MySQL's ``max_allowed_packet``); sizes in bytes."""
+
+    def __init__(self, url: str, size: int, limit: int) -> None:
+        self.url, self.size, self.limit = url, size, limit
+        super().__init__(
+            f"expected a statement of at most {limit} bytes for store {url} (its max_allowed_packet), got: {size}"
+            " bytes; raise it on the server, or lower workmanager_call_max_bytes"
+        )
+
+
 class PauseIncomplete(StoreError, TimeoutError):
     """Other transactions held works of a pause for too long: the pause (or its end) stands, those works follow.
 
