@@ -47,7 +47,7 @@ _CANCELLED = "57014"
 _AWAY_WORDS = ("unable to open", "connect", "disk is full", "disk i/o error", "readonly database")
 #: Where a SQLite transaction of the caller's takes the write lock before we read, so that what we read stays true: its
 #: driver may not even have begun a transaction yet, and one that has read could be refused the lock later.
-TAKE_WRITE_LOCK = text("UPDATE workmanager_fact SET value = value WHERE key = 'lock'")
+_TAKE_WRITE_LOCK = text("UPDATE workmanager_fact SET value = value WHERE key = 'lock'")
 
 
 class Database:
@@ -150,7 +150,7 @@ class Database:
         if connection is not None:
             with self._explained():
                 if connection.dialect.name == "sqlite":
-                    connection.execute(TAKE_WRITE_LOCK)
+                    connection.execute(_TAKE_WRITE_LOCK)
                 with mysql.as_guest(connection, self.lock_wait) if is_mysql(connection) else nullcontext():
                     yield connection
             return

@@ -88,7 +88,7 @@ class InsideATransaction(TestCase):
             work_manager.enqueue(OneTimeWorkRequest(bake, {"order": "100 %s?"}, tags={"%d"}))
             assert self.kit.run_until_idle() == 3
             work_manager.cancel_all_work()
-        assert any("INSERT INTO workmanager_tag" in each["sql"] for each in captured)
+        assert any("INTO workmanager_tag" in each["sql"] for each in captured)
 
     def test_told_of_after_the_commit_only(self):
         with self.captureOnCommitCallbacks() as callbacks:
