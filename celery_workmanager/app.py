@@ -173,6 +173,8 @@ class WorkManager(Manager):
 
     def complete_run(self, connection: Any, claim: Claim, outcome: Outcome) -> None:
         """Finish a run inside the caller's transaction. Raises InvalidRequest when the run has lost its work."""
+        if connection is None and not self.store.database.is_joined:
+            raise InvalidRequest("connection", "that of your transaction", connection)
         now, monotonic = self.clock.now(), self.clock.monotonic()
         verdict = judge(claim, outcome, now, monotonic, self.store.terms)
         if not self.store.complete(connection, verdict):
