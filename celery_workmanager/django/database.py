@@ -81,7 +81,8 @@ class DjangoDatabase(Database):
                 return work(own)
             with news.collected(own, self.listener) as told:
                 done = work(own)
-            on_commit(told.tell, using=self.alias)
+            if told:
+                on_commit(told.tell, using=self.alias)
             return done
 
     def _recover(self) -> None:

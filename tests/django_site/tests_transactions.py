@@ -235,7 +235,9 @@ class Connections(Committed):
         assert count() == 1
 
     def test_engines_see_what_is_committed_and_nothing_else(self):
-        engines = StoreBase(work_manager.store.database.apart(), work_manager.clock, work_manager.store.terms, name_wait=1)
+        engines = StoreBase(
+            work_manager.store.database.apart(), work_manager.clock, work_manager.store.terms, name_wait=1
+        )
         self.addCleanup(engines.close)
         assert type(engines.database) is Database
         with transaction.atomic():
