@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, ClassVar
@@ -16,7 +17,13 @@ from celery_workmanager.clock import Clock, SystemClock
 from celery_workmanager.continuation import WorkContinuation, find_enqueuer_with
 from celery_workmanager.database import Database
 from celery_workmanager.engine import EngineOptions
-from celery_workmanager.errors import AlreadyInitialized, InvalidRequest, NotInitialized, UnknownWorker
+from celery_workmanager.errors import (
+    AlreadyInitialized,
+    ConfigurationError,
+    InvalidRequest,
+    NotInitialized,
+    UnknownWorker,
+)
 from celery_workmanager.lanes import lanes_of
 from celery_workmanager.manager import Manager
 from celery_workmanager.node import Node
@@ -31,6 +38,7 @@ from celery_workmanager.verdict import judge
 from celery_workmanager.worker import Worker
 
 _ATTRIBUTE = "workmanager"
+STORE_URL = PREFIX + "store_url"
 
 
 class WorkManager(Manager):
@@ -42,6 +50,8 @@ class WorkManager(Manager):
 
     #: Replaced by the testing kit, which holds the time.
     make_clock: ClassVar[Callable[[], Clock]] = SystemClock
+    #: Makes the database of those that were given no ``store_url``: set by the Django app.
+    make_database: ClassVar[Callable[[Settings], Database] | None] = None
 
     def __init__(self, app: Celery, store_url: str | None = None, settings: Mapping[str, Any] | None = None) -> None:
         if getattr(app, _ATTRIBUTE, None) is not None:
@@ -49,7 +59,7 @@ class WorkManager(Manager):
         if not isinstance(app, Celery):
             raise InvalidRequest("app", "a Celery app", app)
         self.app = app
-        self._given = {**(settings or {}), **({} if store_url is None else {PREFIX + "store_url": store_url})}
+        self._given = {**(settings or {}), **({} if store_url is None else {STORE_URL: store_url})}
         app.workmanager = self
         builtin_workers.register(app)
         canvas.install()
@@ -84,7 +94,7 @@ class WorkManager(Manager):
     def given_settings(self) -> dict[str, Any]:
         """What was set, unchecked: by Celery's configuration, then by the arguments."""
         given = {PREFIX + str(key).removeprefix(PREFIX): value for key, value in self._given.items()}
-        return {**_configured(self.app), **given}
+        return {**configured(self.app), **given}
 
     @cached_property
     def clock(self) -> Clock:  # type: ignore[override]
@@ -93,11 +103,28 @@ class WorkManager(Manager):
 
     @cached_property
     def store(self) -> Store:  # type: ignore[override]
-        """The store."""
-        settings = self.settings
-        database = Database(settings.store_url, lock_wait=settings.name_wait)
+        """The store: of calls, which may take part in a transaction of the caller's."""
+        settings, make = self.settings, type(self).make_database
+        if not self.has_store_url and make is not None:
+            return self._store_in(make(settings))
+        if not self.has_store_url and _awaits_django():
+            raise ConfigurationError("expected django.setup() to be called before the store is used, got: not yet")
+        return self._store_in(Database(settings.store_url, lock_wait=settings.name_wait))
+
+    @cached_property
+    def engine_store(self) -> Store:
+        """The same store for engines, through connections that no transaction of a caller is on."""
+        own = self.store.database.apart()
+        return self.store if own is self.store.database else self._store_in(own)
+
+    @property
+    def has_store_url(self) -> bool:
+        """Whether a store's URL was set."""
+        return STORE_URL in self.given_settings
+
+    def _store_in(self, database: Database) -> Store:
         database.listener = self._announcer
-        return Store(database, self.clock, Terms.of(settings), name_wait=settings.name_wait)
+        return Store(database, self.clock, Terms.of(self.settings), name_wait=self.settings.name_wait)
 
     @cached_property
     def _announcer(self) -> Announcer:
@@ -146,6 +173,8 @@ class WorkManager(Manager):
 
     def complete_run(self, connection: Any, claim: Claim, outcome: Outcome) -> None:
         """Finish a run inside the caller's transaction. Raises InvalidRequest when the run has lost its work."""
+        if connection is None and not self.store.database.is_joined:
+            raise InvalidRequest("connection", "that of your transaction", connection)
         now, monotonic = self.clock.now(), self.clock.monotonic()
         verdict = judge(claim, outcome, now, monotonic, self.store.terms)
         if not self.store.complete(connection, verdict):
@@ -179,7 +208,7 @@ class WorkManager(Manager):
         lanes = _Lanes(self.app)
         self._announcer.settle_in(engine.host)
         return Node(
-            self.store,
+            self.engine_store,
             engine,
             self.clock,
             self.settings,
@@ -191,6 +220,14 @@ class WorkManager(Manager):
 
 
 find_enqueuer_with(WorkManager.get_instance)
+
+
+def _awaits_django() -> bool:
+    """Whether this is a Django project with our app, whose apps are not loaded yet."""
+    conf = sys.modules.get("django.conf")
+    if conf is None or not conf.settings.configured:
+        return False
+    return any(str(each).startswith("celery_workmanager.django") for each in conf.settings.INSTALLED_APPS)
 
 
 class _Lanes:
@@ -217,12 +254,12 @@ class _Lanes:
         return {"queues": sorted(self._app.amqp.queues.consume_from), "workers": sorted(self._workers())}
 
 
-def _configured(app: Celery) -> dict[str, Any]:
+def configured(app: Celery) -> dict[str, Any]:
     """Celery's configuration under our prefix, whatever its namespace and case."""
     space = f"{app.namespace}_".lower() if app.namespace else ""
     found: dict[str, Any] = {}
-    for key, value in app.conf.items():
+    for key in app.conf:
         name = str(key).lower().removeprefix(space)
         if name.startswith(PREFIX):
-            found[name] = value
+            found[name] = app.conf[key]
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import sqlite3
@@ -17,7 +18,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from celery_workmanager import mysql, news
-from celery_workmanager.errors import StatementTooLarge, StoreBusy, StoreNotMigrated, StoreUnavailable
+from celery_workmanager.errors import (
+    StatementTooLarge,
+    StoreBusy,
+    StoreNotMigrated,
+    StoreUnavailable,
+    WorkManagerError,
+)
 from celery_workmanager.events import Listener
 from celery_workmanager.fork_gate import FORK_GATE
 from celery_workmanager.green import PatientConnection, is_green
@@ -52,15 +59,20 @@ _TAKE_WRITE_LOCK = text("UPDATE workmanager_fact SET value = value WHERE key = '
 class Database:
     """A store's database: one engine for durable writes, one for claims, each rebuilt in a forked child.
 
-    `url` is an SQLAlchemy URL; `lock_wait` is how long a statement may wait for another's lock, in seconds.
+    `url` is an SQLAlchemy URL; `lock_wait` is how long a statement may wait for another's lock, in seconds;
+    `migrated_by` is the command that makes the tables, when they are somebody else's.
     """
 
-    def __init__(self, url: str, *, lock_wait: float = 5.0) -> None:
+    #: Whether a call made now takes part in a transaction of the caller's without being given it.
+    is_joined = False
+
+    def __init__(self, url: str | URL, *, lock_wait: float = 5.0, migrated_by: str | None = None) -> None:
         self.url = make_url(url)
         if self.url.drivername == "postgresql":
             self.url = self.url.set(drivername="postgresql+psycopg")
         self.url = mysql.with_driver(self.url)
         self.lock_wait = lock_wait
+        self.migrated_by = migrated_by
         self.dialect = self.url.get_backend_name()
         self.is_sqlite = self.dialect == "sqlite"
         self.is_mysql = self.dialect in mysql.DIALECTS
@@ -78,6 +90,23 @@ class Database:
     def shown_url(self) -> str:
         """The URL without its password."""
         return self.url.render_as_string(hide_password=True)
+
+    @property
+    def migrate_command(self) -> str:
+        """What a person runs to bring the tables up to date."""
+        return self.migrated_by or "celery -A proj work migrate"
+
+    def apart(self) -> Database:
+        """The same database through connections that nobody else's transactions are on."""
+        return self
+
+    async def in_thread(self, call: Callable[..., T], *args: Any) -> T:
+        """What `call` returns, without blocking the event loop."""
+        return await asyncio.to_thread(call, *args)
+
+    def not_migrated(self, found: str | None) -> StoreNotMigrated:
+        """The error that says which schema was found (``None``: none), and what to do."""
+        return StoreNotMigrated(self.shown_url, found, HEAD, self.migrate_command)
 
     def engine(self, *, relaxed: bool = False) -> Engine:
         """The engine of this process; `relaxed` commits may be lost in a power cut (claims: they just run again)."""
@@ -179,9 +208,11 @@ class Database:
     def _explained(self) -> Iterator[None]:
         try:
             yield
+        except WorkManagerError:
+            raise
         except Exception as error:
             if _is_missing_table(error):
-                raise StoreNotMigrated(self.shown_url, None, HEAD) from error
+                raise self.not_migrated(None) from error
             if is_lock_timeout(error):
                 raise StoreBusy(self.shown_url, self.lock_wait) from error
             if self.is_mysql and isinstance(error, DBAPIError) and (sizes := mysql.refused_size(error, self.engine())):

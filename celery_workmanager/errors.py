@@ -171,13 +171,11 @@ class StoreError(WorkManagerError):
 
 
 class StoreNotMigrated(StoreError):
-    """The schema is missing or of another version; ``url`` without its password."""
+    """The schema is missing or of another version; ``url`` without its password, ``command`` brings it up to date."""
 
-    def __init__(self, url: str, found: str | None, wanted: str) -> None:
-        self.url, self.found, self.wanted = url, found, wanted
-        super().__init__(
-            f"expected store {url} to have schema {wanted}, got: {found or 'none'}; run `celery -A proj work migrate`"
-        )
+    def __init__(self, url: str, found: str | None, wanted: str, command: str) -> None:
+        self.url, self.found, self.wanted, self.command = url, found, wanted, command
+        super().__init__(f"expected store {url} to have schema {wanted}, got: {found or 'none'}; run `{self.command}`")
 
 
 class StoreUnavailable(StoreError, ConnectionError):

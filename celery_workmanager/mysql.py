@@ -77,12 +77,13 @@ def _prepare(dbapi: Any, wait: int, idle: int) -> None:
         )
 
 
-def collation(connection: Connection) -> str:
+def collation(*, is_mariadb: bool) -> str:
     """The collation that compares texts character by character, trailing blanks included."""
-    return "utf8mb4_nopad_bin" if _is_mariadb(connection) else "utf8mb4_0900_bin"
+    return "utf8mb4_nopad_bin" if is_mariadb else "utf8mb4_0900_bin"
 
 
-def _is_mariadb(connection: Connection) -> bool:
+def is_mariadb(connection: Connection) -> bool:
+    """Whether the server is a MariaDB."""
     return bool(getattr(connection.dialect, "is_mariadb", False))
 
 
@@ -92,7 +93,7 @@ def as_guest(connection: Connection, wait: float) -> Iterator[None]:
 
     Raises UnsupportedOperation when the transaction would read from an old snapshot.
     """
-    isolation, patience = connection.execute(_TERMS[_is_mariadb(connection)]).one()
+    isolation, patience = connection.execute(_TERMS[is_mariadb(connection)]).one()
     if isolation not in _FRESH:
         raise UnsupportedOperation(
             f"expected a transaction under READ COMMITTED, got: {isolation.replace('-', ' ')}, in which this database"

@@ -194,6 +194,9 @@ class Settings:
     store_url: str = _setting(
         "sqlite:///workmanager.sqlite3", _text, "The database that is the store, as an SQLAlchemy URL."
     )
+    database: str = _setting(
+        "default", _text, "In a Django project without a store URL: the alias of the database that is the store."
+    )
     profile: Literal["server", "android"] = _setting(
         "server", _profile, "The set of limits: 'server', or 'android' for Android's own."
     )
@@ -303,7 +306,7 @@ class Settings:
             if not isinstance(key, str) or not key.lower().startswith(prefix.lower()):
                 continue
             if (setting := known.get(key.lower())) is None:
-                raise UnknownSetting(key, known)
+                raise UnknownSetting(key, map(str.upper, known) if key.isupper() else known)
             given[setting.name] = _checked(key, setting.metadata["check"], value)
         return cls(**given)
 

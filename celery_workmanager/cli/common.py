@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -60,6 +61,9 @@ def command(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
         @wraps(function)
         def run(*, as_json: bool, **options: Any) -> int | None:
             out: Any = click.get_current_context().obj
+            if "DJANGO_SETTINGS_MODULE" in os.environ:
+                # As in a worker: it lets Celery set Django up, whose database may be the store.
+                out.app.loader.import_default_modules()
             return function(Screen(out, as_json=as_json), WorkManager.get_instance(out.app), **options)
 
         json = option("-j", "--json", "as_json", group="Output", is_flag=True, help="Print JSON.")

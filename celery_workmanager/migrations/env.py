@@ -18,7 +18,11 @@ connection = context.config.attributes["connection"]
 def _as_elsewhere(table: Table, connection: Connection, **_: Any) -> None:
     """On MySQL: texts of any length, and names that differ if any character does ("a" is neither "A" nor "a ")."""
     if connection.dialect.name in mysql.DIALECTS:
-        options = {"engine": "InnoDB", "charset": "utf8mb4", "collate": mysql.collation(connection)}
+        options = {
+            "engine": "InnoDB",
+            "charset": "utf8mb4",
+            "collate": mysql.collation(is_mariadb=mysql.is_mariadb(connection)),
+        }
         table.dialect_kwargs.update({f"{connection.dialect.name}_{key}": value for key, value in options.items()})
         for column in table.columns:
             if isinstance(column.type, Text):
