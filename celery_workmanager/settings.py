@@ -95,6 +95,12 @@ def _optional(check: _Check) -> _Check:
     return lambda what, value: None if value is None else check(what, value)
 
 
+def _dotted_path(what: str, value: Any) -> str:
+    if isinstance(value, str) and "." in value and all(part.isidentifier() for part in value.split(".")):
+        return value
+    raise InvalidRequest(what, "a dotted path", value)
+
+
 def _profile(what: str, value: Any) -> str:
     if value in ("server", "android"):
         return str(value)
@@ -153,6 +159,12 @@ class Settings:
         None,
         _optional(_whole(2, 1024 * _MIB)),
         "Bytes of a task call's arguments or result; None: the profile's.",
+    )
+
+    page_access: str | None = _setting(
+        None,
+        _optional(_dotted_path),
+        "Dotted path of the function(request, work_info) that says who may see a work on a Django page; None: nobody.",
     )
 
     def __post_init__(self) -> None:
