@@ -6,8 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from celery.exceptions import ImproperlyConfigured as CeleryImproperlyConfigured
-from django.core.checks import CheckMessage, Error
+from django.core.checks import CheckMessage, Error, register
 from django.http import HttpRequest
 from django.utils.module_loading import import_string
 
@@ -52,6 +51,7 @@ def _takes_two(function: Callable[..., Any]) -> bool:
     return True
 
 
+@register
 def check_access(app_configs: Iterable[Any] | None, **_: Any) -> list[CheckMessage]:
     """Django's system check of the rule: a bad one is told at the start, and not to the first visitor."""
     try:
@@ -59,6 +59,6 @@ def check_access(app_configs: Iterable[Any] | None, **_: Any) -> list[CheckMessa
     except InvalidSetting as error:
         if error.name == _SETTING:
             return [Error(str(error), id="celery_workmanager.E101")]
-    except (NotInitialized, ConfigurationError, CeleryImproperlyConfigured):
+    except (NotInitialized, ConfigurationError):
         pass  # other checks tell of it
     return []

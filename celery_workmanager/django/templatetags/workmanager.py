@@ -32,16 +32,34 @@ def work_progress(info: WorkInfo | None, label: str = "", **words: str) -> dict[
     """
     if info is None:
         return {}
-    percent = percent_of(info)
+    if unknown := words.keys() - {state.name.lower() for state in State}:
+        raise template.TemplateSyntaxError(f"expected words for states, got: {', '.join(sorted(unknown))}")
     return {
         "work": info,
         "label": label or info.worker_name,
         "url": _url(),
-        "percent": None if percent is None else f"{percent:g}",
-        "shown": "" if percent is None or info.state is not State.RUNNING else f"{percent:.0f} %",
+        "value": _value(info),
+        "note": _note(info),
         "word": words.get(info.state.name.lower(), WORDS[info.state]),
         "words": words,
     }
+
+
+def _value(info: WorkInfo) -> str | None:
+    """Of the bar; ``None``: it runs, and nobody knows how far it is."""
+    percent = percent_of(info)
+    if percent is None:
+        return None if info.state is State.RUNNING else "0"
+    return f"{percent:g}"
+
+
+def _note(info: WorkInfo) -> str:
+    percent = percent_of(info)
+    if info.paused:
+        return "paused"
+    if info.state is State.FAILED:
+        return info.error.exc_type if info.error else ""
+    return f"{percent:.0f} %" if info.state is State.RUNNING and percent is not None else ""
 
 
 def _url() -> str | None:
