@@ -122,6 +122,9 @@ class Settings:
     store_url: str = _setting(
         "sqlite:///workmanager.sqlite3", _text, "The database that is the store, as an SQLAlchemy URL."
     )
+    database: str = _setting(
+        "default", _text, "In a Django project without a store URL: the alias of the database that is the store."
+    )
     profile: Literal["server", "android"] = _setting(
         "server", _profile, "The set of limits: 'server', or 'android' for Android's own."
     )
