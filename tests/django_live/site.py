@@ -10,7 +10,7 @@ from celery import Celery
 from django.conf import settings
 from django.http import HttpRequest
 
-from celery_workmanager import WorkInfo, Worker
+from celery_workmanager import Worker, WorkInfo
 
 app = Celery("live", broker="memory://", set_as_current=False)
 app.conf.task_default_queue = "celery"

@@ -23,7 +23,9 @@ def kit_url() -> str:
 def test_a_rule_that_is_none(kit, alice, paint, access):
     (complaint,) = complaints()
 
-    assert "expected setting workmanager_page_access to be the dotted path of a function(request, work_info)" in complaint
+    assert (
+        "expected setting workmanager_page_access to be the dotted path of a function(request, work_info)" in complaint
+    )
     assert access in complaint
 
 

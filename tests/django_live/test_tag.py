@@ -5,12 +5,10 @@ from __future__ import annotations
 import pytest
 from django.template import Context, Template, TemplateSyntaxError
 
-from celery_workmanager import ExistingWorkPolicy, OneTimeWorkRequest
-from tests.django_live import site
 
-
-def shown(info, arguments: str = "") -> str:
-    return Template(f"{{% load workmanager %}}{{% work_progress info {arguments} %}}").render(Context({"info": info}))
+def shown(info, arguments: str = "", **context: str) -> str:
+    page = Template(f"{{% load workmanager %}}{{% work_progress info {arguments} %}}")
+    return page.render(Context({"info": info, **context}))
 
 
 @pytest.mark.parametrize("kit_url", ["sqlite://"])
@@ -41,7 +39,7 @@ def test_an_error_is_told_by_its_class_only(kit, wm, paint):
 def test_words_and_the_label_are_the_pages(wm, paint):
     info = wm.get_work_info_by_id(paint())
 
-    html = shown(info, """label='<b>"Bild"' enqueued="wartet" """)
+    html = shown(info, 'label=title enqueued="wartet"', title='<b>"Bild"')
 
     assert 'data-enqueued="wartet"' in html
     assert ">wartet</span>" in html

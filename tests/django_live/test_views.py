@@ -43,7 +43,7 @@ def events_in(chunk: bytes) -> list[dict[str, Any]]:
     for text in chunk.decode().split("\n\n"):
         lines = [line.split(": ", 1) for line in text.splitlines() if not line.startswith(":")]
         if lines:
-            event: dict[str, Any] = {key: value for key, value in lines}
+            event: dict[str, Any] = dict(lines)
             events.append(event | {"data": json.loads(event["data"])})
     return events
 
@@ -73,7 +73,9 @@ def test_progress_is_told_as_percent(kit, alice, paint):
     assert alice.get(f"/work/{work}/").json()["percent"] == 100
 
 
-@pytest.mark.parametrize("path", ["/work/{}/", "/work/{}/events", "/work/?id={}", "/work/events?id={}", "/work/events?tag=alice"])
+@pytest.mark.parametrize(
+    "path", ["/work/{}/", "/work/{}/events", "/work/?id={}", "/work/events?id={}", "/work/events?tag=alice"]
+)
 def test_a_strangers_question_is_answered_as_if_there_were_nothing(alice, paint, path):
     from django.test import Client
 
