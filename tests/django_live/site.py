@@ -16,6 +16,10 @@ app = Celery("live", broker="memory://", set_as_current=False)
 app.conf.task_default_queue = "celery"
 
 
+def while_painting() -> None:
+    """What happens during a run; replaced by tests."""
+
+
 def may_see(request: HttpRequest, info: WorkInfo) -> bool:
     """A visitor sees the works that are tagged with the name that a header gives."""
     return request.headers.get("Visitor", "nobody") in info.tags
@@ -24,6 +28,7 @@ def may_see(request: HttpRequest, info: WorkInfo) -> bool:
 @app.task(base=Worker, shared=False, bind=True, name="paint")
 def paint(self: Any, colour: str = "red", *, fails: bool = False, secret: str = "") -> dict[str, str]:
     self.set_progress(percent=40, colour=colour)
+    while_painting()
     if fails:
         raise ValueError(f"no paint for {secret}")
     return {"picture": f"{colour}.png", "secret": secret}
