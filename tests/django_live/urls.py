@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.template import Context, Template
 from django.urls import include, path
@@ -35,5 +36,6 @@ def page(request: HttpRequest) -> HttpResponse:
 urlpatterns = [
     path("work/", include("celery_workmanager.django.urls")),
     path("page/", page),
+    path("admin/", admin.site.urls),
     path("static/<path:path>", serve, {"document_root": str(STATIC)}),
 ]

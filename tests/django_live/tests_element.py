@@ -13,7 +13,15 @@ from tests.django_live import site
 
 playwright = pytest.importorskip("playwright.sync_api")
 
+pytestmark = pytest.mark.parametrize("alias", ["default"], indirect=True)
+
 VISITOR = {"Visitor": "alice"}
+
+
+@pytest.fixture
+def kit_url(tmp_path) -> str:
+    """Not Django's database, which must not be used beside Playwright's event loop."""
+    return f"sqlite:///{tmp_path / 'store.sqlite3'}"
 
 
 class Site:
@@ -46,23 +54,11 @@ class Site:
 
 
 @pytest.fixture
-def kit_url(tmp_path) -> str:
-    return f"sqlite:///{tmp_path / 'store.sqlite3'}"
-
-
-@pytest.fixture
-def server(kit, settings) -> Iterator[Site]:
+def server(kit) -> Iterator[Site]:
     site = Site()
     site.start()
     yield site
     site.stop()
-
-
-@pytest.fixture
-def settings(monkeypatch) -> None:
-    from django.conf import settings
-
-    monkeypatch.setattr(settings, "ALLOWED_HOSTS", ["*"])
 
 
 @pytest.fixture(scope="module")

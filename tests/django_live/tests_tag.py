@@ -11,7 +11,7 @@ def shown(info, arguments: str = "", **context: str) -> str:
     return page.render(Context({"info": info, **context}))
 
 
-@pytest.mark.parametrize("kit_url", ["sqlite://"])
+@pytest.mark.parametrize("alias", ["default"], indirect=True)
 def test_the_tag_shows_state_and_progress(kit, wm, paint):
     work = paint()
     waiting = shown(wm.get_work_info_by_id(work))
@@ -24,7 +24,7 @@ def test_the_tag_shows_state_and_progress(kit, wm, paint):
     assert '<progress data-part="bar" max="100" value="100" aria-label="paint">' in done
 
 
-@pytest.mark.parametrize("kit_url", ["sqlite://"])
+@pytest.mark.parametrize("alias", ["default"], indirect=True)
 def test_an_error_is_told_by_its_class_only(kit, wm, paint):
     work = paint(fails=True, secret="xyzzy")
     kit.run_until_idle()
@@ -35,7 +35,7 @@ def test_an_error_is_told_by_its_class_only(kit, wm, paint):
     assert "xyzzy" not in html
 
 
-@pytest.mark.parametrize("kit_url", ["sqlite://"])
+@pytest.mark.parametrize("alias", ["default"], indirect=True)
 def test_words_and_the_label_are_the_pages(wm, paint):
     info = wm.get_work_info_by_id(paint())
 

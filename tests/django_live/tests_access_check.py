@@ -12,9 +12,7 @@ def complaints() -> list[str]:
     return [str(message) for message in run_checks() if message.id == "celery_workmanager.E101"]
 
 
-@pytest.fixture
-def kit_url() -> str:
-    return "sqlite://"
+pytestmark = pytest.mark.parametrize("alias", ["default"], indirect=True)
 
 
 @pytest.mark.parametrize(
