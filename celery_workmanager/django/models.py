@@ -57,6 +57,13 @@ class Work(models.Model):
 
     class Meta:
         db_table = "workmanager_work"
+        default_permissions = ("view",)
+        permissions = [
+            ("cancel_work", "Can cancel work"),
+            ("retry_work", "Can run finished work again"),
+            ("run_work", "Can run work before its time"),
+            ("pause_work", "Can pause and resume queues, tags and unique names"),
+        ]
         indexes = [
             SmallIndex("waits_for", fields=("id",), name="workmanager_work_blocked"),
             SmallIndex("deadline_at", fields=("deadline_at",), name="workmanager_work_deadline"),
