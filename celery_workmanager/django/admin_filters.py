@@ -18,14 +18,26 @@ LOOKED_THROUGH = 100_000
 MOST_FOUND = 200
 
 
-def newest(found: QuerySet[Any], key: str) -> QuerySet[Any]:
-    """The newest `LOOKED_THROUGH` of `found`, whose ids are in column `key`.
+def newest(found: QuerySet[Any], key: str = "id") -> QuerySet[Any]:
+    """The newest `LOOKED_THROUGH` of `found`, whose ids are in column `key`."""
+    beyond = _beyond(found, key)
+    return found if beyond is None else found.filter(**{f"{key}__gt": beyond})
 
-    An offset in an index, then a range of it: not every database takes a LIMIT where the rows are to be used.
-    """
+
+def _beyond(found: QuerySet[Any], key: str) -> str | None:
+    """The id of the newest work that is too old; found by an offset in an index, for not all databases take a LIMIT
+    in a part of a statement."""
     ids = found.order_by(f"-{key}").values_list(key, flat=True)
-    beyond = list(ids[LOOKED_THROUGH : LOOKED_THROUGH + 1])
-    return found.filter(**{f"{key}__gt": beyond[0]}) if beyond else found
+    return next(iter(ids[LOOKED_THROUGH : LOOKED_THROUGH + 1]), None)
+
+
+def among(works: QuerySet[Work], rows: QuerySet[Any], key: str = "work") -> QuerySet[Work]:
+    """Those of `works` that are among the newest `rows`."""
+    beyond = _beyond(rows, key)
+    if beyond is not None:
+        # Said of both: whichever side a planner begins with, it reads that part of it only.
+        works, rows = works.filter(id__gt=beyond), rows.filter(**{f"{key}__gt": beyond})
+    return works.filter(id__in=rows.values(key))
 
 
 def searched(term: str) -> list[str]:
@@ -75,10 +87,10 @@ class TagFilter(TextFilter):
             return None
         tagged, of_worker = Tag.objects.filter(tag=label), Work.objects.filter(worker=label)
         if not of_worker.exists():
-            return queryset.filter(id__in=newest(tagged, "work").values("work"))
+            return among(queryset, tagged)
         if not tagged.exists():
             return queryset.filter(worker=label)
-        both = newest(tagged, "work").values("work").union(newest(of_worker, "id").values("id"), all=True)
+        both = newest(tagged, "work").values("work").union(newest(of_worker).values("id"), all=True)
         return queryset.filter(id__in=both)
 
 
@@ -92,7 +104,7 @@ class NameFilter(TextFilter):
         """The works of the name."""
         if not (label := self.value()):
             return None
-        return queryset.filter(id__in=newest(Member.objects.filter(name=label), "work").values("work"))
+        return among(queryset, Member.objects.filter(name=label))
 
 
 class WorkerFilter(TextFilter):

@@ -44,7 +44,7 @@ class WorkList(ChangeList):
         conditions = [condition for condition in asked if condition is not None]
         if not conditions:
             return found
-        some = newest(found, "id")
+        some = newest(found)
         self.is_looked_through = some is not found
         return some.filter(*conditions)
 
