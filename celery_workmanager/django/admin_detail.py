@@ -54,7 +54,7 @@ def address_of(work_id: str) -> str:
 def possible(info: WorkInfo) -> set[str]:
     """The actions that mean something to a work as it is."""
     if info.state.is_finished:
-        return {"retry", "cancel"} if info.state is not State.SUCCEEDED else {"retry"}
+        return {"retry"}
     return {"cancel"} if info.state is State.RUNNING else {"cancel", "run_now"}
 
 

@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from django.test.utils import setup_test_environment
 from sqlalchemy import make_url
 
-from celery_workmanager import WorkInfo, Worker
+from celery_workmanager import Worker, WorkInfo
 
 app = Celery("live", broker="memory://", set_as_current=False)
 app.conf.task_default_queue = "celery"
@@ -80,6 +80,7 @@ def configure(folder: Path, postgresql_url: str | None) -> None:
                 },
             }
         ],
+        TIME_ZONE="UTC",
         USE_TZ=True,
     )
     django.setup()
