@@ -120,7 +120,7 @@ class WorkAdmin(admin.ModelAdmin):
     @admin.display(description="worker")
     def worker_shown(self, row: Any) -> str:
         """Its worker."""
-        return row.info.worker_name
+        return str(row.info.worker_name)
 
     @admin.display(description="when")
     def when(self, row: Any) -> str:
@@ -145,7 +145,7 @@ class WorkAdmin(admin.ModelAdmin):
     @admin.display(description="queue")
     def queue_shown(self, row: Any) -> str:
         """Its queue."""
-        return row.info.queue
+        return str(row.info.queue)
 
     # -- actions ----------------------------------------------------------------------------------------------------
 

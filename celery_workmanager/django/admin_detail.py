@@ -48,7 +48,7 @@ def detail_of(manager: WorkManager, info: WorkInfo) -> dict[str, Any]:
 
 def address_of(work_id: str) -> str:
     """The page of a work."""
-    return reverse("admin:celery_workmanager_work_change", args=(quote(work_id),))
+    return str(reverse("admin:celery_workmanager_work_change", args=(quote(work_id),)))
 
 
 def possible(info: WorkInfo) -> set[str]:

@@ -38,7 +38,9 @@ def paint(self: Any, colour: str = "red", *, fails: bool = False, secret: str = 
 
 def configure(folder: Path, postgresql_url: str | None) -> None:
     """Set Django up: users, sessions and the log in the first database, the store in each in turn."""
-    databases = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(folder / "db.sqlite3")}}
+    databases: dict[str, dict[str, Any]] = {
+        "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(folder / "db.sqlite3")}
+    }
     if postgresql_url is not None:
         url = make_url(postgresql_url)
         named = {"NAME": url.database, "USER": url.username, "HOST": url.host, "PORT": url.port}

@@ -66,6 +66,6 @@ def _note(info: WorkInfo) -> str:
 def _url() -> str | None:
     """Where the views are; a project that doesn't include them has still what the server shows."""
     try:
-        return reverse("celery_workmanager:works")
+        return str(reverse("celery_workmanager:works"))
     except NoReverseMatch:
         return None
