@@ -134,6 +134,12 @@ class Addresses(SimpleTestCase):
         assert url_of(Server("postgresql", NAME="shop", HOST="/run/postgresql")).host == "/run/postgresql"
         assert url_of(Server("postgresql", OPTIONS={"service": "shop"})).query == {"service": "shop"}
 
+    def test_encryption_and_sockets_of_mysql(self):
+        safe = Server("mysql", NAME="shop", HOST="db", OPTIONS={"charset": "utf8mb4", "ssl": {"ca": "/ca.pem"}})
+        assert url_of(safe).query == {"charset": "utf8mb4", "ssl_ca": "/ca.pem"}
+        local = Server("mysql", NAME="shop", HOST="/run/mysqld.sock")
+        assert url_of(local).query == {"unix_socket": "/run/mysqld.sock"}
+
     def test_what_can_t_be_a_store(self):
         with pytest.raises(ConfigurationError, match="SQLite, PostgreSQL, MariaDB or MySQL, got: oracle"):
             url_of(Server("oracle"))

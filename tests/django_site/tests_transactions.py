@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 from unittest import skipIf, skipUnless
+from unittest.mock import patch
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -235,7 +236,9 @@ class Connections(Committed):
         assert count() == 1
 
     def test_engines_see_what_is_committed_and_nothing_else(self):
-        engines = StoreBase(work_manager.store.database.apart(), work_manager.clock, work_manager.store.terms, name_wait=1)
+        engines = StoreBase(
+            work_manager.store.database.apart(), work_manager.clock, work_manager.store.terms, name_wait=1
+        )
         self.addCleanup(engines.close)
         assert type(engines.database) is Database
         with transaction.atomic():
@@ -265,6 +268,12 @@ class Connections(Committed):
             work_manager.enqueue(one())
         work_manager.enqueue(one())
         assert count() == 2
+
+    @skipIf(IS_SQLITE, "a server is away")
+    def test_a_server_that_is_away(self):
+        with patch.dict(connection.settings_dict, PORT="1", OPTIONS={}):
+            found = in_thread(lambda: work_manager.enqueue(one()))
+        assert isinstance(found, StoreUnavailable)
 
     @skipIf(IS_SQLITE, "SQLite has one writer at a time")
     def test_a_name_that_another_transaction_holds(self):
