@@ -155,6 +155,12 @@ def _custom_constraints(what: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
+def _dotted_path(what: str, value: Any) -> str:
+    if isinstance(value, str) and "." in value and all(part.isidentifier() for part in value.split(".")):
+        return value
+    raise InvalidRequest(what, "a dotted path", value)
+
+
 def _profile(what: str, value: Any) -> str:
     if value in ("server", "android"):
         return str(value)
@@ -290,6 +296,12 @@ class Settings:
     )
     readings_file: str | None = _setting(
         None, _optional(_text), "A JSON file of such readings, read again when it changes."
+    )
+
+    page_access: str | None = _setting(
+        None,
+        _optional(_dotted_path),
+        "Dotted path of the function(request, work_info) that says who may see a work on a Django page; None: nobody.",
     )
 
     def __post_init__(self) -> None:

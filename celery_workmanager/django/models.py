@@ -57,6 +57,13 @@ class Work(models.Model):
 
     class Meta:
         db_table = "workmanager_work"
+        default_permissions = ("view",)
+        permissions = [
+            ("cancel_work", "Can cancel work"),
+            ("retry_work", "Can run finished work again"),
+            ("run_work", "Can run work before its time"),
+            ("pause_work", "Can pause and resume queues, tags and unique names"),
+        ]
         indexes = [
             SmallIndex("waits_for", fields=("id",), name="workmanager_work_blocked"),
             SmallIndex("deadline_at", fields=("deadline_at",), name="workmanager_work_deadline"),
@@ -70,6 +77,9 @@ class Work(models.Model):
             SmallIndex("ready_lane", fields=("ready_lane", "urgency", "run_at", "id"), name="workmanager_work_ready"),
             models.Index(fields=("worker", "id"), name="workmanager_work_worker"),
         ]
+
+    def __str__(self) -> str:
+        return str(self.id)
 
 
 class Edge(models.Model):

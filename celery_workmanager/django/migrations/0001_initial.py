@@ -293,6 +293,13 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "workmanager_work",
+                "permissions": [
+                    ("cancel_work", "Can cancel work"),
+                    ("retry_work", "Can run finished work again"),
+                    ("run_work", "Can run work before its time"),
+                    ("pause_work", "Can pause and resume queues, tags and unique names"),
+                ],
+                "default_permissions": ("view",),
                 "indexes": [
                     celery_workmanager.django.fields.SmallIndex(
                         "waits_for", fields=["id"], name="workmanager_work_blocked"
