@@ -31,6 +31,7 @@ from celery_workmanager.verdict import judge
 from celery_workmanager.worker import Worker
 
 _ATTRIBUTE = "workmanager"
+STORE_URL = PREFIX + "store_url"
 
 
 class WorkManager(Manager):
@@ -42,6 +43,8 @@ class WorkManager(Manager):
 
     #: Replaced by the testing kit, which holds the time.
     make_clock: ClassVar[Callable[[], Clock]] = SystemClock
+    #: Makes the database of those that were given no ``store_url``: set by the Django app.
+    make_database: ClassVar[Callable[[Settings], Database] | None] = None
 
     def __init__(self, app: Celery, store_url: str | None = None, settings: Mapping[str, Any] | None = None) -> None:
         if getattr(app, _ATTRIBUTE, None) is not None:
@@ -49,7 +52,7 @@ class WorkManager(Manager):
         if not isinstance(app, Celery):
             raise InvalidRequest("app", "a Celery app", app)
         self.app = app
-        self._given = {**(settings or {}), **({} if store_url is None else {PREFIX + "store_url": store_url})}
+        self._given = {**(settings or {}), **({} if store_url is None else {STORE_URL: store_url})}
         app.workmanager = self
         builtin_workers.register(app)
         canvas.install()
@@ -84,7 +87,7 @@ class WorkManager(Manager):
     def given_settings(self) -> dict[str, Any]:
         """What was set, unchecked: by Celery's configuration, then by the arguments."""
         given = {PREFIX + str(key).removeprefix(PREFIX): value for key, value in self._given.items()}
-        return {**_configured(self.app), **given}
+        return {**configured(self.app), **given}
 
     @cached_property
     def clock(self) -> Clock:  # type: ignore[override]
@@ -93,11 +96,26 @@ class WorkManager(Manager):
 
     @cached_property
     def store(self) -> Store:  # type: ignore[override]
-        """The store."""
-        settings = self.settings
-        database = Database(settings.store_url, lock_wait=settings.name_wait)
+        """The store: of calls, which may take part in a transaction of the caller's."""
+        settings, make = self.settings, type(self).make_database
+        if make is None or self.has_store_url:
+            return self._store_in(Database(settings.store_url, lock_wait=settings.name_wait))
+        return self._store_in(make(settings))
+
+    @cached_property
+    def engine_store(self) -> Store:
+        """The same store for engines, through connections that no transaction of a caller is on."""
+        own = self.store.database.apart()
+        return self.store if own is self.store.database else self._store_in(own)
+
+    @property
+    def has_store_url(self) -> bool:
+        """Whether a store's URL was set."""
+        return STORE_URL in self.given_settings
+
+    def _store_in(self, database: Database) -> Store:
         database.listener = self._announcer
-        return Store(database, self.clock, Terms.of(settings), name_wait=settings.name_wait)
+        return Store(database, self.clock, Terms.of(self.settings), name_wait=self.settings.name_wait)
 
     @cached_property
     def _announcer(self) -> Announcer:
@@ -176,7 +194,7 @@ class WorkManager(Manager):
         lanes = _Lanes(self.app)
         self._announcer.settle_in(engine.host)
         return Node(
-            self.store,
+            self.engine_store,
             engine,
             self.clock,
             self.settings,
@@ -214,7 +232,7 @@ class _Lanes:
         return {"queues": sorted(self._app.amqp.queues.consume_from), "workers": sorted(self._workers())}
 
 
-def _configured(app: Celery) -> dict[str, Any]:
+def configured(app: Celery) -> dict[str, Any]:
     """Celery's configuration under our prefix, whatever its namespace and case."""
     space = f"{app.namespace}_".lower() if app.namespace else ""
     found: dict[str, Any] = {}

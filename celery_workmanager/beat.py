@@ -111,7 +111,7 @@ class WorkManagerScheduler(Scheduler):
         manager = self.manager
         works = Works(manager, self._durable)
         self._entries = Entries(
-            manager.store,
+            manager.engine_store,
             self.name,
             self._ordinary,
             self._publish,
@@ -120,7 +120,7 @@ class WorkManagerScheduler(Scheduler):
             longest=float(self.max_interval),
         )
         keeper = Timekeeper(
-            manager.store,
+            manager.engine_store,
             manager.clock,
             manager.settings,
             name=f"celerybeat@{gethostname()}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import sqlite3
@@ -45,20 +46,25 @@ _CANCELLED = "57014"
 _AWAY_WORDS = ("unable to open", "connect", "disk is full", "disk i/o error", "readonly database")
 #: Where a SQLite transaction of the caller's takes the write lock before we read, so that what we read stays true: its
 #: driver may not even have begun a transaction yet, and one that has read could be refused the lock later.
-_TAKE_WRITE_LOCK = text("UPDATE workmanager_fact SET value = value WHERE key = 'lock'")
+TAKE_WRITE_LOCK = text("UPDATE workmanager_fact SET value = value WHERE key = 'lock'")
 
 
 class Database:
     """A store's database: one engine for durable writes, one for claims, each rebuilt in a forked child.
 
-    `url` is an SQLAlchemy URL; `lock_wait` is how long a statement may wait for another's lock, in seconds.
+    `url` is an SQLAlchemy URL; `lock_wait` is how long a statement may wait for another's lock, in seconds;
+    `migrated_by` is the command that makes the tables, when they are somebody else's.
     """
 
-    def __init__(self, url: str, *, lock_wait: float = 5.0) -> None:
+    #: Whether a call made now takes part in a transaction of the caller's without being given it.
+    is_joined = False
+
+    def __init__(self, url: str | URL, *, lock_wait: float = 5.0, migrated_by: str | None = None) -> None:
         self.url = make_url(url)
         if self.url.drivername == "postgresql":
             self.url = self.url.set(drivername="postgresql+psycopg")
         self.lock_wait = lock_wait
+        self.migrated_by = migrated_by
         self.dialect = self.url.get_backend_name()
         self.is_sqlite = self.dialect == "sqlite"
         self.in_memory = self.is_sqlite and self.url.database in (None, "", ":memory:")
@@ -75,6 +81,18 @@ class Database:
     def shown_url(self) -> str:
         """The URL without its password."""
         return self.url.render_as_string(hide_password=True)
+
+    def apart(self) -> Database:
+        """The same database through connections that nobody else's transactions are on."""
+        return self
+
+    async def in_thread(self, call: Callable[..., T], *args: Any) -> T:
+        """What `call` returns, without blocking the event loop."""
+        return await asyncio.to_thread(call, *args)
+
+    def not_migrated(self, found: str | None) -> StoreNotMigrated:
+        """The error that says which schema was found (``None``: none), and what to do."""
+        return StoreNotMigrated(self.shown_url, found, HEAD, self.migrated_by)
 
     def engine(self, *, relaxed: bool = False) -> Engine:
         """The engine of this process; `relaxed` commits may be lost in a power cut (claims: they just run again)."""
@@ -121,7 +139,7 @@ class Database:
         if connection is not None:
             with self._explained():
                 if connection.dialect.name == "sqlite":
-                    connection.execute(_TAKE_WRITE_LOCK)
+                    connection.execute(TAKE_WRITE_LOCK)
                 yield connection
             return
         with self._turn, self._gate, self._explained(), self.engine().begin() as own:
@@ -167,7 +185,7 @@ class Database:
             yield
         except Exception as error:
             if _is_missing_table(error):
-                raise StoreNotMigrated(self.shown_url, None, HEAD) from error
+                raise self.not_migrated(None) from error
             if is_lock_timeout(error):
                 raise StoreBusy(self.shown_url, self.lock_wait) from error
             if is_disconnect(error):

@@ -159,13 +159,12 @@ class StoreError(WorkManagerError):
 
 
 class StoreNotMigrated(StoreError):
-    """The schema is missing or of another version; ``url`` without its password."""
+    """The schema is missing or of another version; ``url`` without its password, ``command`` brings it up to date."""
 
-    def __init__(self, url: str, found: str | None, wanted: str) -> None:
+    def __init__(self, url: str, found: str | None, wanted: str, command: str | None = None) -> None:
         self.url, self.found, self.wanted = url, found, wanted
-        super().__init__(
-            f"expected store {url} to have schema {wanted}, got: {found or 'none'}; run `celery -A proj work migrate`"
-        )
+        self.command = command or "celery -A proj work migrate"
+        super().__init__(f"expected store {url} to have schema {wanted}, got: {found or 'none'}; run `{self.command}`")
 
 
 class StoreUnavailable(StoreError, ConnectionError):

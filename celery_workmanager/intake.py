@@ -168,7 +168,7 @@ class Intake:
         manager = self._manager
         arrivals = [arrival for _, arrival in letters]
         try:
-            self._patiently(lambda: passage.take_in(manager.store, arrivals, manager.queue_of))
+            self._patiently(lambda: passage.take_in(manager.engine_store, arrivals, manager.queue_of))
         except Exception as error:  # noqa: BLE001  # of whatever kind: it belongs to one of them
             if len(letters) == 1:
                 self._refuse(letters[0][0], error)
@@ -190,7 +190,7 @@ class Intake:
         try:
             request = OneTimeWorkRequest(name, id=task_id, queue=letter.delivery["queue"])
             text = WorkError.from_exception(error, "").to_json()
-            self._patiently(lambda: passage.put_failed(self._manager.store, request, str(request.queue), text))
+            self._patiently(lambda: passage.put_failed(self._manager.engine_store, request, str(request.queue), text))
             tell_refused(self._manager.app, request.id, letter.message.properties.get("reply_to"), error)
         except Exception:  # without a usable id nobody can wait for it
             logger.debug("Nobody is told of message %s", task_id, exc_info=True)

@@ -5,13 +5,12 @@ Names and meanings are those of AndroidX ``WorkManager``.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import uuid
 import warnings
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, TypeAlias, TypeGuard, TypeVar
 
 from celery_workmanager.checks import check_text, check_whole
 from celery_workmanager.clock import Clock
@@ -35,6 +34,7 @@ from celery_workmanager.work import RunInfo, WorkInfo
 #: A request, several, or a Celery signature (a mapping): of a task, chain, group or chord.
 Requests: TypeAlias = WorkRequest | Iterable[WorkRequest] | Mapping[str, Any]
 WorkId: TypeAlias = str | uuid.UUID
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -297,33 +297,36 @@ class Manager(Enqueuer):
 
     # -- the same for asyncio ---------------------------------------------------------------------------------------
 
+    async def _in_thread(self, call: Callable[..., T], *args: Any) -> T:
+        return await self.store.database.in_thread(call, *args)
+
     async def aenqueue(self, requests: Requests) -> Operation:
         """`enqueue` without blocking the event loop."""
-        return await asyncio.to_thread(self.enqueue, requests)
+        return await self._in_thread(self.enqueue, requests)
 
     async def aenqueue_unique_work(self, name: str, policy: ExistingWorkPolicy, requests: Requests) -> Operation:
         """`enqueue_unique_work` without blocking the event loop."""
-        return await asyncio.to_thread(self.enqueue_unique_work, name, policy, requests)
+        return await self._in_thread(self.enqueue_unique_work, name, policy, requests)
 
     async def aenqueue_unique_periodic_work(
         self, name: str, policy: ExistingPeriodicWorkPolicy, request: PeriodicWorkRequest
     ) -> Operation:
         """`enqueue_unique_periodic_work` without blocking the event loop."""
-        return await asyncio.to_thread(self.enqueue_unique_periodic_work, name, policy, request)
+        return await self._in_thread(self.enqueue_unique_periodic_work, name, policy, request)
 
     async def aget_work_info_by_id(self, id: WorkId) -> WorkInfo | None:
         """`get_work_info_by_id` without blocking the event loop."""
-        return await asyncio.to_thread(self.get_work_info_by_id, id)
+        return await self._in_thread(self.get_work_info_by_id, id)
 
     async def aget_work_infos(self, query: WorkQuery) -> list[WorkInfo]:
         """`get_work_infos` without blocking the event loop."""
-        return await asyncio.to_thread(self.get_work_infos, query)
+        return await self._in_thread(self.get_work_infos, query)
 
     def aobserve_work_info_by_id(self, id: WorkId, after: int | None = None) -> AsyncIterator[WorkInfo | None]:
         """`observe_work_info_by_id` as an async iterator."""
         work_id = check_id(id)
         seen = None if after is None else {work_id: after}
-        return async_changes(watch_one(self.store, work_id), seen)
+        return async_changes(self.store, watch_one(self.store, work_id), seen)
 
     def aobserve_work_infos_by_tag(self, tag: str) -> AsyncIterator[list[WorkInfo]]:
         """`observe_work_infos_by_tag` as an async iterator."""
@@ -337,7 +340,7 @@ class Manager(Enqueuer):
         self, query: WorkQuery, after: Mapping[str, int] | None = None
     ) -> AsyncIterator[list[WorkInfo]]:
         """`observe_work_infos` as an async iterator."""
-        return async_changes(watch_list(self.store, query), after)
+        return async_changes(self.store, watch_list(self.store, query), after)
 
 
 def _is_signature(requests: Any) -> TypeGuard[Mapping[str, Any]]:

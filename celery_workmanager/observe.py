@@ -72,12 +72,14 @@ def changes(store: Store, look: Watch, after: Mapping[str, int] | None, interval
         ear.stop()
 
 
-async def async_changes(look: Watch, after: Mapping[str, int] | None, interval: float = INTERVAL) -> AsyncIterator[Any]:
+async def async_changes(
+    store: Store, look: Watch, after: Mapping[str, int] | None, interval: float = INTERVAL
+) -> AsyncIterator[Any]:
     """`changes` for asyncio: each look runs in a thread, so the event loop never waits for the database."""
     seen = None if after is None else dict(after)
     shown: Any = _NOTHING
     while True:
-        found = await asyncio.to_thread(look, seen)
+        found = await store.database.in_thread(look, seen)
         if found is None:
             await asyncio.sleep(interval)
             continue

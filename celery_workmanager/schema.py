@@ -13,7 +13,6 @@ from typing import Any
 from sqlalchemy import Connection, inspect, text
 
 from celery_workmanager.database import Database
-from celery_workmanager.errors import StoreNotMigrated
 from celery_workmanager.migrations import HEAD, VERSION_TABLE
 from celery_workmanager.tables import metadata
 
@@ -26,7 +25,7 @@ def revision_of(connection: Connection) -> str | None:
 
 
 def ensure(database: Database) -> None:
-    """See that the store can be used: an embedded one is brought up to date, a server's must be already.
+    """See that the store can be used: an embedded one of ours is brought up to date, others must be already.
 
     Raises StoreNotMigrated, StoreUnavailable.
     """
@@ -34,13 +33,19 @@ def ensure(database: Database) -> None:
         found = revision_of(connection)
     if found == HEAD:
         return
-    if not database.is_sqlite:
-        raise StoreNotMigrated(database.shown_url, found, HEAD)
+    if not database.is_sqlite or database.migrated_by is not None:
+        raise database.not_migrated(found)
     migrate(database)
 
 
 def migrate(database: Database) -> tuple[str | None, str]:
-    """Bring the tables to the revision this version needs; returns the revisions before and after. Safe to repeat."""
+    """Bring the tables to the revision this version needs; returns the revisions before and after. Safe to repeat.
+
+    Raises StoreNotMigrated when the tables are somebody else's, and not up to date.
+    """
+    if database.migrated_by is not None:
+        ensure(database)
+        return HEAD, HEAD
 
     def upgrade(connection: Connection) -> str | None:
         if connection.dialect.name == "postgresql":

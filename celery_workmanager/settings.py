@@ -95,6 +95,12 @@ def _optional(check: _Check) -> _Check:
     return lambda what, value: None if value is None else check(what, value)
 
 
+def _dotted_path(what: str, value: Any) -> str:
+    if isinstance(value, str) and "." in value and all(part.isidentifier() for part in value.split(".")):
+        return value
+    raise InvalidRequest(what, "a dotted path", value)
+
+
 def _profile(what: str, value: Any) -> str:
     if value in ("server", "android"):
         return str(value)
@@ -115,6 +121,9 @@ class Settings:
 
     store_url: str = _setting(
         "sqlite:///workmanager.sqlite3", _text, "The database that is the store, as an SQLAlchemy URL."
+    )
+    database: str = _setting(
+        "default", _text, "In a Django project without a store URL: the alias of the database that is the store."
     )
     profile: Literal["server", "android"] = _setting(
         "server", _profile, "The set of limits: 'server', or 'android' for Android's own."
@@ -153,6 +162,12 @@ class Settings:
         None,
         _optional(_whole(2, 1024 * _MIB)),
         "Bytes of a task call's arguments or result; None: the profile's.",
+    )
+
+    page_access: str | None = _setting(
+        None,
+        _optional(_dotted_path),
+        "Dotted path of the function(request, work_info) that says who may see a work on a Django page; None: nobody.",
     )
 
     def __post_init__(self) -> None:

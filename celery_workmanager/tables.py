@@ -54,6 +54,10 @@ work = Table(
     _column("expires_at", BigInteger, null=True),
     # 1 while a tag or unique name of the work is paused: then it gets no `ready_lane`, whatever happens to it.
     _column("held", SmallInteger, null=True),
+    # From then on it runs whatever its constraints say: its lane is then that of a work without any.
+    _column("deadline_at", BigInteger, null=True),
+    # The limit of the fleet that had no room for it: then it gets no `ready_lane` until that limit wakes it.
+    _column("parked_by", String(NAME_LENGTH), null=True),
     # The run that owns the work: a node's incarnation and the token that fences its writes.
     _column("node", String(ID_LENGTH), null=True),
     _column("token", BigInteger, null=True),
@@ -142,6 +146,37 @@ run = Table(
     _column("error", Text, null=True),
 )
 
+#: The runs that were stopped, each numbered from 1: when, why and where.
+stop = Table(
+    "workmanager_stop",
+    metadata,
+    _column("work", String(ID_LENGTH), primary_key=True),
+    _column("number", Integer, primary_key=True, autoincrement=False),
+    _column("reason", SmallInteger),
+    _column("at", BigInteger),
+    _column("started_at", BigInteger, null=True),
+    _column("node", String(ID_LENGTH), null=True),
+    _column("run_attempt_count", Integer),
+)
+
+#: A limit of the fleet. `full_at`: when a rate has all its tokens; `wake_at`: when works that it parked are looked at.
+limit = Table(
+    "workmanager_limit",
+    metadata,
+    _column("key", String(NAME_LENGTH), primary_key=True),
+    _column("full_at", BigInteger),
+    _column("wake_at", BigInteger, null=True),
+)
+
+#: The works that run under a limit; one counts as long as its work is still owned under this token.
+permit = Table(
+    "workmanager_permit",
+    metadata,
+    _column("key", String(NAME_LENGTH), primary_key=True),
+    _column("work", String(ID_LENGTH), primary_key=True),
+    _column("token", BigInteger),
+)
+
 node = Table(
     "workmanager_node",
     metadata,
@@ -211,6 +246,10 @@ _small_index("workmanager_work_prune", work.c.prune_at, work.c.prune_at)
 _small_index("workmanager_work_blocked", work.c.waits_for, work.c.id)
 _small_index("workmanager_work_held", work.c.held, work.c.id)
 _small_index("workmanager_work_periodic", work.c.period_at, work.c.id)
+_small_index("workmanager_work_deadline", work.c.deadline_at, work.c.deadline_at)
+_small_index("workmanager_work_parked", work.c.parked_by, work.c.parked_by, work.c.urgency, work.c.run_at, work.c.id)
+_small_index("workmanager_limit_wake", limit.c.wake_at, limit.c.wake_at)
+Index("workmanager_permit_work", permit.c.work)
 Index("workmanager_work_worker", work.c.worker, work.c.id)
 Index("workmanager_edge_child", edge.c.child, edge.c.position)
 Index("workmanager_tag_tag", tag.c.tag, tag.c.work)

@@ -11,12 +11,12 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from typing import Self, get_args
+from typing import Any, Self, get_args
 
 from celery import Celery
 
 from celery_workmanager import schema
-from celery_workmanager.app import WorkManager
+from celery_workmanager.app import STORE_URL, WorkManager, configured
 from celery_workmanager.dispatcher import Dispatcher
 from celery_workmanager.errors import InvalidRequest, WorkManagerError, WorkNotFound
 from celery_workmanager.ids import check_id
@@ -34,6 +34,8 @@ _MOST_RUNS = 100_000
 #: The kit's node never dies of a lease, whatever its clock says.
 _FOR_EVER = 3650 * 86400.0
 _NODE = "kit"
+#: What the app's own WorkManager is lent.
+_PARTS = ("clock", "settings", "store")
 
 
 class _AnyLane(Mapping[int, str]):
@@ -98,14 +100,16 @@ class WorkManagerTestKit:
     """A store, a held clock and an imaginary node.
 
     `app`: the app whose workers are run (default: a new one, which has the shared tasks); if it has a WorkManager, the
-    kit stands in for it until `close`. `store_url`: default a store in memory; a server's store is migrated and
-    **emptied**.
+    kit stands in for it until `close`, calls of the one itself included. `store_url`: default a store in memory; a
+    server's store is migrated and **emptied**. In a Django project the default is its database, whose migrations and
+    rows are the affair of Django's own test cases.
     `profile`: "android" for Android's own limits. Also a context manager.
     """
 
-    def __init__(self, app: Celery | None = None, store_url: str = "sqlite://", profile: str | None = None) -> None:
+    def __init__(self, app: Celery | None = None, store_url: str | None = None, profile: str | None = None) -> None:
         self.app = Celery("workmanager-kit", broker="memory://", set_as_current=False) if app is None else app
-        self._before = getattr(self.app, "workmanager", None)
+        self._before: WorkManager | None = getattr(self.app, "workmanager", None)
+        self._lent: dict[str, Any] = {}
         self.clock = KitClock(time.time_ns() // 1000)
         self.work_manager = self._stand_in(store_url, profile)
         self.driver = TestDriver(self)
@@ -116,14 +120,27 @@ class WorkManagerTestKit:
         self._upkeep = Upkeep(self.work_manager.store, self.clock, self.work_manager.settings)
         self._dispatcher: Dispatcher | None = None
 
-    def _stand_in(self, store_url: str, profile: str | None) -> WorkManager:
+    def _stand_in(self, store_url: str | None, profile: str | None) -> WorkManager:
         self.app.workmanager = None
         steps = set(self.app.steps["worker"])
         given = {} if profile is None else {"profile": profile}
+        if store_url is None and (WorkManager.make_database is None or STORE_URL in configured(self.app)):
+            store_url = "sqlite://"
         manager = _KitManager(self.app, store_url, given)
         manager.kit = self
-        self.app.steps["worker"] = steps if self._before is not None else self.app.steps["worker"]
+        if self._before is not None:
+            self.app.steps["worker"] = steps
+            # Somebody may hold the app's own WorkManager: its calls are for the kit now.
+            self._lent = {part: vars(self._before).pop(part) for part in _PARTS if part in vars(self._before)}
+            vars(self._before).update({part: getattr(manager, part) for part in _PARTS})
         return manager
+
+    def _take_back(self) -> None:
+        if self._before is not None:
+            for part in _PARTS:
+                del vars(self._before)[part]
+            vars(self._before).update(self._lent)
+        self.app.workmanager = self._before
 
     def _prepare_store(self) -> None:
         database = self.work_manager.store.database
@@ -131,16 +148,21 @@ class WorkManagerTestKit:
         store = self.work_manager.store
         if any(node.name != _NODE and node.lease_until > time.time() * SECOND for node in store.nodes()):
             raise WorkManagerError(f"expected a store without workers, got: {database.shown_url} with a running one")
-        store.empty()
+        self._empty()
         store.after_commit = self.look
+
+    def _empty(self) -> None:
+        # What others made they empty, or roll back.
+        if self.work_manager.store.database.migrated_by is None:
+            self.work_manager.store.empty()
 
     def close(self) -> None:
         """Close the store and give the app its WorkManager back."""
         store = self.work_manager.store
         store.after_commit = None
-        store.empty()
+        self._empty()
         store.close()
-        self.app.workmanager = self._before
+        self._take_back()
         install(None)
 
     def __enter__(self) -> Self:

@@ -50,11 +50,12 @@ class Store(StoreBase):
         """Store `steps` in one transaction (the caller's, if given). Raises UniqueNameBusy, DuplicateWorkId."""
         # Ids are fresh as a rule. In a transaction that isn't ours a clash could not be undone, so it asks first;
         # so does a chain, whose first works may have been enqueued before.
-        look_for_ids = connection is not None or any(step.parents for step in steps)
+        joined = connection is not None or self.database.is_joined
+        look_for_ids = joined or any(step.parents for step in steps)
         try:
             return self._enqueue(steps, queue_of, connection, look_for_ids=look_for_ids)
         except IntegrityError:
-            if connection is not None:
+            if joined:
                 raise
             return self._enqueue(steps, queue_of, None, look_for_ids=True)
 
@@ -74,7 +75,7 @@ class Store(StoreBase):
                 self.clock.now(),
                 self.terms,
                 name_wait=self._name_wait,
-                is_ours=connection is None,
+                is_ours=connection is None and not self.database.is_joined,
                 look_for_ids=look_for_ids,
             )
             if insertion.works or insertion.updated:

@@ -133,10 +133,13 @@ def _close(connection: Connection, task: Task) -> None:
 def _carry_out(store: Store, task: Task, patience: float, most: int | None = None) -> None:
     if task.target.kind is PauseKind.QUEUE:
         return
-    are_seen = _wait_for_writers(store, patience)
+    # In a caller's transaction nobody can see the mark yet: what is written meanwhile a node sees to, after the commit.
+    is_joined = store.database.is_joined
+    are_seen = is_joined or _wait_for_writers(store, patience)
     if not _walk(store, task, patience, most) or not are_seen:
         raise PauseIncomplete(str(task.target), patience)
-    store.database.run(lambda connection: _close(connection, task))
+    if not is_joined:
+        store.database.run(lambda connection: _close(connection, task))
 
 
 def _walk(store: Store, task: Task, patience: float, most: int | None) -> bool:

@@ -73,8 +73,7 @@ class House:
     def children(self) -> int:
         """How many processes the pool has."""
         assert self._process is not None
-        found = psutil.Process(self._process.pid).children()
-        return sum(each.status() != psutil.STATUS_ZOMBIE for each in found)
+        return sum(map(_is_alive, psutil.Process(self._process.pid).children()))
 
     def close(self) -> None:
         """Leave no process behind."""
@@ -131,3 +130,10 @@ def most_at_once(spans: Sequence[tuple[float, float]]) -> int:
         now += step
         most = max(most, now)
     return most
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:  # it has gone since it was listed
+        return False

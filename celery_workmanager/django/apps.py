@@ -1,0 +1,24 @@
+"""The Django app."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.core.checks import register
+
+from celery_workmanager.app import WorkManager
+from celery_workmanager.django.checks import check_project
+from celery_workmanager.django.database import database_of
+
+
+class WorkManagerConfig(AppConfig):
+    """Gives the project's database to every WorkManager that was given no ``store_url``."""
+
+    name = "celery_workmanager.django"
+    label = "celery_workmanager"
+    verbose_name = "Background work"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Become the database of WorkManagers."""
+        WorkManager.make_database = staticmethod(database_of)
+        register(check_project, self.label)
