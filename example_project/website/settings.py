@@ -62,12 +62,13 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CELERY_BROKER_URL = config.broker_url
 CELERY_BROKER_TRANSPORT_OPTIONS = config.broker_transport_options
-CELERY_WORKMANAGER_STORE_URL = DATABASE_URL
+CELERY_WORKMANAGER_PAGE_ACCESS = "example_project.website.visitors.may_see"
 
 INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "celery_workmanager.django",
     "example_project.website",
 ]
 MIDDLEWARE = [
