@@ -7,7 +7,7 @@ from django.core.validators import RegexValidator
 
 from example_project.website.chains import POLICIES
 
-LEVELS = {1: "A little", 2: "More", 3: "The most"}
+LEVELS = {1: "A little", 2: "More", 3: "A lot"}
 POLICY_WORDS = {
     "replace": ("Replace it", "It is cancelled, and this one starts."),
     "keep": ("Keep it", "It goes on, and this one does not start."),
@@ -17,8 +17,6 @@ POLICY_WORDS = {
 
 class PhotoForm(forms.Form):
     """A photograph, and what is to become of it."""
-
-    use_required_attribute = False    # our own words come from the server, and read the same everywhere
 
     photo = forms.FileField(
         allow_empty_file=True,
@@ -33,7 +31,7 @@ class PhotoForm(forms.Form):
         error_messages={"required": "Choose how much to blur it."},
     )
     policy = forms.ChoiceField(
-        choices=[(key, POLICY_WORDS[key]) for key in POLICIES],
+        choices=[(key, POLICY_WORDS[key][0]) for key in POLICIES],
         initial="replace",
         widget=forms.RadioSelect,
     )

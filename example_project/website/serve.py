@@ -130,7 +130,8 @@ def _answers(host: str, port: int) -> bool:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end, like Ctrl-C
+    for polite in (signal.SIGINT, signal.SIGTERM):  # the first one too: a shell's background jobs ignore it
+        signal.signal(polite, signal.default_int_handler)
     try:
         sys.exit(main())
     except KeyboardInterrupt:  # before anything was started, or once more while stopping

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from django.contrib import messages
 from django.core.files.uploadedfile import UploadedFile
 from django.db import transaction
-from django.http import FileResponse, Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
@@ -111,13 +112,13 @@ def cancel(request: HttpRequest, id: Any) -> HttpResponse:
 
 
 @require_GET
-def preview(request: HttpRequest, id: Any) -> FileResponse:
+def preview(request: HttpRequest, id: Any) -> HttpResponse:
     """The small picture."""
     return _file(own_picture(request, id).preview, "image/jpeg")
 
 
 @require_GET
-def blurred(request: HttpRequest, id: Any) -> FileResponse:
+def blurred(request: HttpRequest, id: Any) -> HttpResponse:
     """The file that the chain made; with ``?download``, to be kept."""
     found = own_picture(request, id)
     response = _file(found.blurred, _CONTENT_TYPES[found.suffix])
@@ -126,10 +127,10 @@ def blurred(request: HttpRequest, id: Any) -> FileResponse:
     return response
 
 
-def _file(path: Any, content_type: str) -> FileResponse:
+def _file(path: Path, content_type: str) -> HttpResponse:
     """A file of our own making that a browser takes for a picture and nothing else."""
     try:
-        response = FileResponse(path.open("rb"), content_type=content_type)
+        response = HttpResponse(path.read_bytes(), content_type=content_type)
     except FileNotFoundError:
         raise Http404 from None
     response["Content-Security-Policy"] = "default-src 'none'; sandbox"

@@ -52,4 +52,5 @@ drop.addEventListener("drop", (event) => {
   input.files = event.dataTransfer.files;
   look();
 });
+form.classList.add("shows-photo");
 document.getElementById("errors")?.focus();
