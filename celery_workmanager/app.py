@@ -236,8 +236,8 @@ def configured(app: Celery) -> dict[str, Any]:
     """Celery's configuration under our prefix, whatever its namespace and case."""
     space = f"{app.namespace}_".lower() if app.namespace else ""
     found: dict[str, Any] = {}
-    for key, value in app.conf.items():
+    for key in app.conf:
         name = str(key).lower().removeprefix(space)
         if name.startswith(PREFIX):
-            found[name] = value
+            found[name] = app.conf[key]
     return found

@@ -184,7 +184,7 @@ class Settings:
             if not isinstance(key, str) or not key.lower().startswith(prefix.lower()):
                 continue
             if (setting := known.get(key.lower())) is None:
-                raise UnknownSetting(key, known)
+                raise UnknownSetting(key, map(str.upper, known) if key.isupper() else known)
             given[setting.name] = _checked(key, setting.metadata["check"], value)
         return cls(**given)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
-from django.core.checks import CheckMessage, Error, register
+from django.core.checks import CheckMessage, Error
 from django.http import HttpRequest
 from django.utils.module_loading import import_string
 
@@ -51,14 +51,15 @@ def _takes_two(function: Callable[..., Any]) -> bool:
     return True
 
 
-@register
-def check_access(app_configs: Iterable[Any] | None, **_: Any) -> list[CheckMessage]:
+def check_access(**_: Any) -> list[CheckMessage]:
     """Django's system check of the rule: a bad one is told at the start, and not to the first visitor."""
     try:
-        access_of(WorkManager.get_instance())
-    except InvalidSetting as error:
-        if error.name == _SETTING:
-            return [Error(str(error), id="celery_workmanager.E101")]
+        manager = WorkManager.get_instance()
+        manager.settings  # noqa: B018 - whether they can be read
     except (NotInitialized, ConfigurationError):
-        pass  # other checks tell of it
+        return []  # another check tells of it
+    try:
+        access_of(manager)
+    except InvalidSetting as error:
+        return [Error(str(error), id="celery_workmanager.E101")]
     return []

@@ -6,6 +6,7 @@ from django.apps import AppConfig
 from django.core.checks import register
 
 from celery_workmanager.app import WorkManager
+from celery_workmanager.django.access import check_access
 from celery_workmanager.django.checks import check_project
 from celery_workmanager.django.database import database_of
 
@@ -22,3 +23,4 @@ class WorkManagerConfig(AppConfig):
         """Become the database of WorkManagers."""
         WorkManager.make_database = staticmethod(database_of)
         register(check_project, self.label)
+        register(check_access, self.label)

@@ -10,12 +10,36 @@ from celery import _state
 
 from celery_workmanager import OneTimeWorkRequest, WorkManager
 from celery_workmanager.testing import WorkManagerTestKit
+from tests import services
 from tests.django_live import site
 
 
-@pytest.fixture(scope="session", autouse=True)
-def django_site(tmp_path_factory: pytest.TempPathFactory) -> None:
-    site.configure(tmp_path_factory.mktemp("django"))
+@pytest.fixture(scope="session")
+def django_site(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> None:
+    there = services.why_not("postgresql") is None
+    site.configure(tmp_path_factory.mktemp("django"), request.getfixturevalue("postgresql_url") if there else None)
+    from django.core.management import call_command
+    from django.db import connections
+
+    for alias in connections:
+        with using(alias):
+            call_command("migrate", database=alias, verbosity=0)
+
+
+def using(alias: str) -> Any:
+    """The store is in the database of that alias."""
+    from django.test import override_settings
+
+    return override_settings(CELERY_WORKMANAGER_DATABASE=alias)
+
+
+@pytest.fixture(params=["default", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+def alias(request: pytest.FixtureRequest, django_site: None) -> Iterator[str]:
+    """The database that is the store, each in turn."""
+    if request.param == "postgresql":
+        request.getfixturevalue("postgresql_url")
+    with using(request.param):
+        yield request.param
 
 
 @pytest.fixture
@@ -24,21 +48,22 @@ def access() -> str | None:
     return "tests.django_live.site.may_see"
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
-def kit_url(request: pytest.FixtureRequest) -> str:
-    if request.param == "sqlite":
-        return "sqlite://"
-    url: str = request.getfixturevalue("postgresql_url")
-    return url
+@pytest.fixture
+def kit_url() -> str | None:
+    """The store's URL, where it isn't Django's own database."""
+    return None
 
 
 @pytest.fixture
-def kit(kit_url: str, access: str | None, monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkManagerTestKit]:
+def kit(
+    alias: str, kit_url: str | None, access: str | None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[WorkManagerTestKit]:
     monkeypatch.setattr(_state, "default_app", site.app)
     monkeypatch.setattr(_state._tls, "current_app", None)
     monkeypatch.setitem(site.app.conf, "workmanager_page_access", access)
-    with WorkManagerTestKit(site.app, store_url=kit_url) as kit:
+    with WorkManagerTestKit(site.app, kit_url) as kit:
         yield kit
+        kit.work_manager.store.empty()
 
 
 @pytest.fixture
@@ -47,7 +72,7 @@ def wm(kit: WorkManagerTestKit) -> WorkManager:
 
 
 @pytest.fixture
-def alice() -> Any:
+def alice(kit: WorkManagerTestKit) -> Any:
     from django.test import Client
 
     return Client(headers={"Visitor": "alice"})

@@ -5,15 +5,13 @@ from __future__ import annotations
 import pytest
 from django.template import Context, Template, TemplateSyntaxError
 
-from celery_workmanager import ExistingWorkPolicy, OneTimeWorkRequest
-from tests.django_live import site
+
+def shown(info, arguments: str = "", **context: str) -> str:
+    page = Template(f"{{% load workmanager %}}{{% work_progress info {arguments} %}}")
+    return page.render(Context({"info": info, **context}))
 
 
-def shown(info, arguments: str = "") -> str:
-    return Template(f"{{% load workmanager %}}{{% work_progress info {arguments} %}}").render(Context({"info": info}))
-
-
-@pytest.mark.parametrize("kit_url", ["sqlite://"])
+@pytest.mark.parametrize("alias", ["default"], indirect=True)
 def test_the_tag_shows_state_and_progress(kit, wm, paint):
     work = paint()
     waiting = shown(wm.get_work_info_by_id(work))
@@ -26,7 +24,7 @@ def test_the_tag_shows_state_and_progress(kit, wm, paint):
     assert '<progress data-part="bar" max="100" value="100" aria-label="paint">' in done
 
 
-@pytest.mark.parametrize("kit_url", ["sqlite://"])
+@pytest.mark.parametrize("alias", ["default"], indirect=True)
 def test_an_error_is_told_by_its_class_only(kit, wm, paint):
     work = paint(fails=True, secret="xyzzy")
     kit.run_until_idle()
@@ -37,11 +35,11 @@ def test_an_error_is_told_by_its_class_only(kit, wm, paint):
     assert "xyzzy" not in html
 
 
-@pytest.mark.parametrize("kit_url", ["sqlite://"])
+@pytest.mark.parametrize("alias", ["default"], indirect=True)
 def test_words_and_the_label_are_the_pages(wm, paint):
     info = wm.get_work_info_by_id(paint())
 
-    html = shown(info, """label='<b>"Bild"' enqueued="wartet" """)
+    html = shown(info, 'label=title enqueued="wartet"', title='<b>"Bild"')
 
     assert 'data-enqueued="wartet"' in html
     assert ">wartet</span>" in html

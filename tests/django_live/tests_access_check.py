@@ -12,9 +12,7 @@ def complaints() -> list[str]:
     return [str(message) for message in run_checks() if message.id == "celery_workmanager.E101"]
 
 
-@pytest.fixture
-def kit_url() -> str:
-    return "sqlite://"
+pytestmark = pytest.mark.parametrize("alias", ["default"], indirect=True)
 
 
 @pytest.mark.parametrize(
@@ -23,7 +21,9 @@ def kit_url() -> str:
 def test_a_rule_that_is_none(kit, alice, paint, access):
     (complaint,) = complaints()
 
-    assert "expected setting workmanager_page_access to be the dotted path of a function(request, work_info)" in complaint
+    assert (
+        "expected setting workmanager_page_access to be the dotted path of a function(request, work_info)" in complaint
+    )
     assert access in complaint
 
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, sync_to_async
 
 from celery_workmanager import ExistingWorkPolicy, OneTimeWorkRequest
 from celery_workmanager.django import feeds
@@ -43,7 +43,7 @@ def events_in(chunk: bytes) -> list[dict[str, Any]]:
     for text in chunk.decode().split("\n\n"):
         lines = [line.split(": ", 1) for line in text.splitlines() if not line.startswith(":")]
         if lines:
-            event: dict[str, Any] = {key: value for key, value in lines}
+            event: dict[str, Any] = dict(lines)
             events.append(event | {"data": json.loads(event["data"])})
     return events
 
@@ -73,7 +73,9 @@ def test_progress_is_told_as_percent(kit, alice, paint):
     assert alice.get(f"/work/{work}/").json()["percent"] == 100
 
 
-@pytest.mark.parametrize("path", ["/work/{}/", "/work/{}/events", "/work/?id={}", "/work/events?id={}", "/work/events?tag=alice"])
+@pytest.mark.parametrize(
+    "path", ["/work/{}/", "/work/{}/events", "/work/?id={}", "/work/events?id={}", "/work/events?tag=alice"]
+)
 def test_a_strangers_question_is_answered_as_if_there_were_nothing(alice, paint, path):
     from django.test import Client
 
@@ -262,10 +264,35 @@ def test_streams_of_asgi_do_not_block(kit, paint):
             if not chunk.startswith(b"retry"):
                 events += events_in(chunk)
             if len(events) == 1:
-                kit.run_until_idle()
+                await sync_to_async(kit.run_until_idle)()
         return events
 
     events = async_to_sync(watch)()
 
     assert [each["data"].get("state") for each in events] == ["ENQUEUED", "SUCCEEDED", None]
     assert events[-1]["event"] == "end"
+
+
+@pytest.mark.parametrize("alias", ["default"], indirect=True)
+def test_atomic_requests_hide_nothing_from_a_stream(kit, alice, paint, monkeypatch):
+    from django.db import connections
+
+    monkeypatch.setitem(connections["default"].settings_dict, "ATOMIC_REQUESTS", True)
+    work = paint()
+    events = Events(alice.get(f"/work/{work}/events"))
+    assert events.next()["data"]["state"] == "ENQUEUED"
+    kit.run_until_idle()
+
+    assert events.next()["data"]["state"] == "SUCCEEDED"
+
+
+def test_a_stream_holds_no_connection_of_djangos(alice, alias, paint):
+    from django.db import connections
+
+    work = paint(request={"initial_delay": 60})
+    events = Events(alice.get(f"/work/{work}/events"))
+    assert connections[alias].connection is not None
+
+    events.next()
+
+    assert connections[alias].connection is None

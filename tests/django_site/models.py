@@ -1,0 +1,14 @@
+"""What the project is about."""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class Order(models.Model):
+    """Somebody's order."""
+
+    title = models.CharField(max_length=100)
+
+    class Meta:
+        app_label = "django_site"

@@ -1,0 +1,17 @@
+"""What views and tests have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery_workmanager import ExistingWorkPolicy, OneTimeWorkRequest
+from tests.django_site.models import Order
+from tests.django_site.tasks import bake, deliver
+
+
+def chain(manager: Any, order: Order, policy: ExistingWorkPolicy = ExistingWorkPolicy.KEEP) -> Any:
+    """Bake and deliver an order, once."""
+    first = OneTimeWorkRequest(bake, {"order": order.pk}, tags={"order"})
+    return manager.begin_unique_work(f"order-{order.pk}", policy, first).then(
+        OneTimeWorkRequest(deliver, tags={"order"})
+    )

@@ -1,0 +1,30 @@
+"""What is done behind the views."""
+
+from __future__ import annotations
+
+from celery import shared_task
+
+from celery_workmanager import Worker
+
+
+@shared_task(base=Worker)
+def bake(order: int) -> dict[str, int]:
+    return {"baked": order}
+
+
+@shared_task(base=Worker)
+def deliver(baked: int) -> dict[str, int]:
+    return {"delivered": baked}
+
+
+@shared_task(base=Worker)
+def fill(title: str) -> None:
+    """Writes to the project's database from within a work, and enqueues another one there."""
+    from django.db import transaction
+
+    from tests.django_site.celery import work_manager
+    from tests.django_site.models import Order
+    from tests.django_site.shop import chain
+
+    with transaction.atomic():
+        chain(work_manager, Order.objects.create(title=title)).enqueue()
