@@ -12,7 +12,7 @@ from asgiref.sync import sync_to_async
 from django.template.loader import render_to_string
 
 from example_project.website.middleware import POLICY
-from example_project.website.uploads import MAX_BYTES
+from example_project.website.uploads import MAX_BYTES, MAX_SIZE
 
 #: A photograph, and the other fields of its form.
 MAX_BODY = MAX_BYTES + 64 * 1024
@@ -63,7 +63,7 @@ def _announced(scope: Message) -> int:
 
 
 async def _refuse(send: Send) -> None:
-    page = (await sync_to_async(render_to_string)("blur_o_matic/too_large.html", {"max_bytes": MAX_BYTES})).encode()
+    page = (await sync_to_async(render_to_string)("blur_o_matic/too_large.html", {"max_size": MAX_SIZE})).encode()
     headers = {
         "content-type": "text/html; charset=utf-8",
         "content-length": str(len(page)),

@@ -25,8 +25,8 @@ def sweep() -> Result:
     """Remove pictures a day after they came, sessions that have ended, and files that belong to nobody."""
     old = [each for each in Picture.objects.filter(sent_at__lt=timezone.now() - KEPT) if not _is_under_way(each)]
     for picture in old:
-        picture.delete()
         picture.remove_files()
+        picture.delete()
     sessions, _ = Session.objects.filter(expire_date__lt=timezone.now()).delete()
     return Result.success(pictures=len(old), sessions=sessions, files=_remove_strays())
 

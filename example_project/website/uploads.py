@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from django.core.files.uploadedfile import UploadedFile
-from django.template.defaultfilters import filesizeformat
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from example_project.blur_o_matic.picture import SUFFIXES
 from example_project.website.models import PREVIEWS, UPLOADS, Picture
 
 MAX_BYTES = 25 * 1024 * 1024
+MAX_SIZE = "25 MB"
 #: A picture of so many pixels takes 200 MB of memory at most; photographs of 20 megapixels take 60 MB.
 MAX_PIXELS = 50_000_000
 PREVIEW = 960, 960
@@ -30,7 +30,7 @@ class RefusedError(Exception):
 def receive(upload: UploadedFile, picture: Picture) -> None:
     """Keep the upload and a preview under the picture's own names, and fill in its size. Raises RefusedError."""
     if upload.size > MAX_BYTES:
-        raise RefusedError(f"This file has {filesizeformat(upload.size)}; at most {filesizeformat(MAX_BYTES)} will do.")
+        raise RefusedError(f"This file is larger than {MAX_SIZE}.")
     kind, (picture.width, picture.height) = _examine(upload)
     picture.suffix = SUFFIXES[kind]
     for folder in (UPLOADS, PREVIEWS):
@@ -52,12 +52,10 @@ def _examine(file: BinaryIO) -> tuple[str, tuple[int, int]]:
         with Image.open(file, formats=tuple(SUFFIXES)) as found:
             kind, size = found.format or "", found.size
             if size[0] * size[1] > MAX_PIXELS:
-                raise RefusedError(
-                    f"This picture has {size[0]:,} × {size[1]:,} pixels; at most {MAX_PIXELS / 1e6:.0f} megapixels will do."
-                )
+                raise Image.DecompressionBombError
             found.verify()
-    except RefusedError:
-        raise
+    except Image.DecompressionBombError:  # Pillow's own limit is far higher
+        raise RefusedError(f"This picture has more than {MAX_PIXELS // 1_000_000} megapixels.") from None
     except UnidentifiedImageError:
         raise RefusedError("This is not a JPEG, PNG or WebP picture.") from None
     except Exception as error:  # each of Pillow's decoders has its own kinds

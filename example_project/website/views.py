@@ -18,7 +18,7 @@ from example_project.blur_o_matic.picture import SUFFIXES
 from example_project.website import chains, waiting
 from example_project.website.forms import LEVELS, POLICY_WORDS, PhotoForm
 from example_project.website.models import Picture
-from example_project.website.uploads import MAX_BYTES, RefusedError, receive
+from example_project.website.uploads import MAX_BYTES, MAX_SIZE, RefusedError, receive
 from example_project.website.visitors import own_picture, session_has_ended, visitor_of, welcome
 
 _CONTENT_TYPES = {suffix: f"image/{kind.lower()}" for kind, suffix in SUFFIXES.items()}
@@ -74,9 +74,9 @@ def _home(request: HttpRequest, form: PhotoForm) -> HttpResponse:
         "levels": LEVELS,
         "policies": POLICY_WORDS,
         "latest": latest,
-        "under_way": [picture for picture, state in latest if not state.is_finished],
         "labels": chains.labels_of(visitor_of(request)),
         "max_bytes": MAX_BYTES,
+        "max_size": MAX_SIZE,
     }
     return render(request, "blur_o_matic/home.html", facts, status=400 if form.errors else 200)
 

@@ -10,8 +10,7 @@ const button = form.querySelector("button[type=submit]");
 const MAX = Number(form.dataset.maxBytes);
 
 const size = (bytes) => `${(bytes / 1024 / 1024).toFixed(1)} MB`;
-const tooLarge = (file) =>
-  file && file.size > MAX ? `This file has ${size(file.size)}; at most ${size(MAX)} will do.` : "";
+const tooLarge = (file) => (file && file.size > MAX ? `This file is larger than ${form.dataset.maxSize}.` : "");
 
 function look() {
   const [file] = input.files;
