@@ -8,10 +8,13 @@ async function refresh() {
   const mine = ++asked;
   try {
     const response = await fetch(location.href, { cache: "no-store" });
-    if (response.status === 404) return location.reload();
+    if (response.status === 404) return location.reload();  // swept out, or the session has ended
     if (!response.ok || mine !== asked) return;
     const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
-    for (const part of PARTS) replace(document.querySelector(part), fresh.querySelector(part));
+    const areGone = !fresh.querySelector("work-progress");
+    for (const part of areGone ? [...PARTS, ".steps"] : PARTS) {
+      replace(document.querySelector(part), fresh.querySelector(part));
+    }
   } catch {
     // The site is away for a moment; the next change, or a reload, shows it.
   }
