@@ -57,7 +57,7 @@ def history(visitor: str, label: str = "", limit: int = 60) -> list[tuple[Pictur
     saves = work_manager.get_work_infos(WorkQuery(tags=[tag], workers=[save.name], newest_first=True, limit=limit))
     states = {picture_id_of(info): info.state for info in saves}
     pictures = {str(picture.id): picture for picture in Picture.objects.filter(visitor=visitor, id__in=states)}
-    return [(pictures[id], state) for id, state in states.items() if id in pictures]
+    return [(pictures[key], state) for key, state in states.items() if key in pictures]
 
 
 def labels_of(visitor: str) -> list[str]:

@@ -38,6 +38,8 @@ class BodyLimit:
         """Answer 413 by what the request announces, or as soon as more than that has come."""
         if scope["type"] != "http":
             return await self._application(scope, receive, send)
+        if _announced(scope) > self._most:
+            return await _refuse(send)
         taken = 0
 
         async def counted() -> Message:
@@ -49,8 +51,6 @@ class BodyLimit:
             return message
 
         try:
-            if _announced(scope) > self._most:
-                raise _TooLargeError
             await self._application(scope, counted, send)
         except _TooLargeError:
             await _refuse(send)

@@ -30,7 +30,7 @@ class Picture(models.Model):
     sent_at = models.DateTimeField(auto_now_add=True, db_index=True)
 
     def __str__(self) -> str:
-        return self.name
+        return str(self.name)
 
     @property
     def upload(self) -> Path:
@@ -50,7 +50,7 @@ class Picture(models.Model):
     @property
     def megapixels(self) -> float:
         """Its size."""
-        return self.width * self.height / 1e6
+        return float(self.width * self.height / 1e6)
 
     def remove_files(self) -> None:
         """Delete all three."""

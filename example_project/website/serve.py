@@ -81,9 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if (trouble := _why_not(options.host, options.port)) is not None:
         return _refuse(f"expected {options.host}:{options.port} to be free ({trouble}); try: make example PORT=8080")
     LOGS.mkdir(exist_ok=True)
-    migrated = subprocess.run(  # noqa: S603  (our own command)
-        [sys.executable, "-m", "example_project.manage", "migrate", "--verbosity=0"], check=False
-    )
+    migrated = subprocess.run([sys.executable, "-m", "example_project.manage", "migrate", "--verbosity=0"], check=False)
     if migrated.returncode:
         return _refuse("expected the database to be migrated, see above")
     try:
@@ -116,7 +114,8 @@ def _keep(stage: Stage, running: Sequence[Part], host: str, port: int) -> None:
         stack.callback(print, "Stopping; Ctrl-C again stops at once.", flush=True)
         is_open = False
         while True:
-            if any([part.look() for part in running]):
+            begun = [part.look() for part in running]
+            if any(begun):
                 stage.remember([part.process.pid for part in running if part.process is not None])
             if not is_open and _answers(host, port):
                 is_open = True

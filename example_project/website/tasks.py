@@ -37,7 +37,7 @@ def _is_under_way(picture: Picture) -> bool:
 
 def _remove_strays() -> int:
     """Remove files of pictures that are no more, and the workbenches of visitors without a picture."""
-    pictures = {str(id) for id in Picture.objects.values_list("id", flat=True)}
+    pictures = {str(key) for key in Picture.objects.values_list("id", flat=True)}
     visitors = set(Picture.objects.values_list("visitor", flat=True))
     latest = time.time() - GRACE.total_seconds()
     strays = [

@@ -51,8 +51,7 @@ def _examine(file: BinaryIO) -> tuple[str, tuple[int, int]]:
     try:
         with Image.open(file, formats=tuple(SUFFIXES)) as found:
             kind, size = found.format or "", found.size
-            if size[0] * size[1] > MAX_PIXELS:
-                raise Image.DecompressionBombError
+            _check_pixels(*size)
             found.verify()
     except Image.DecompressionBombError:  # Pillow's own limit is far higher
         raise RefusedError(f"This picture has more than {MAX_PIXELS // 1_000_000} megapixels.") from None
@@ -61,6 +60,11 @@ def _examine(file: BinaryIO) -> tuple[str, tuple[int, int]]:
     except Exception as error:  # each of Pillow's decoders has its own kinds
         raise RefusedError("This picture is damaged.") from error
     return kind, size
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise Image.DecompressionBombError
 
 
 def _make_preview(file: BinaryIO, path: Path) -> None:

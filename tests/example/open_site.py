@@ -80,7 +80,9 @@ class OpenSite:
         assert token
         csrf = headers["Set-Cookie"].partition(";")[0]
         values = {"csrfmiddlewaretoken": token[1], "level": 1, "policy": "replace", **fields}
-        parts = [f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in values.items()]
+        parts = [
+            f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in values.items()
+        ]
         head = '--x\r\nContent-Disposition: form-data; name="photo"; filename="a.jpg"\r\n\r\n'
         body = "".join([*parts, head]).encode() + photo + b"\r\n--x--\r\n"
         sent = {"Cookie": csrf, "Content-Type": "multipart/form-data; boundary=x"}

@@ -16,10 +16,10 @@ from tests.conftest import need
 from tests.example.open_site import OpenSite
 from tests.example.pictures import photo
 
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    " --disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 #: Milliseconds for what takes a worker's time.
 PATIENCE = 45_000
@@ -51,12 +51,17 @@ class Visitor:
         self.page = self.context.new_page()
         self.complaints: list[str] = []
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("console", lambda said: said.type == "error" and self.complaints.append(said.text))
-        self.page.on("request", lambda asked: self._is_of(site, asked.url) or self.complaints.append(asked.url))
+        self.page.on("console", self._listen)
+        self.page.on("request", self._follow)
+        self._ours = f"{site.url}/", "blob:"
 
-    @staticmethod
-    def _is_of(site: OpenSite, url: str) -> bool:
-        return url.startswith((f"{site.url}/", "blob:"))
+    def _listen(self, said) -> None:
+        if said.type == "error":
+            self.complaints.append(said.text)
+
+    def _follow(self, asked) -> None:
+        if not asked.url.startswith(self._ours):
+            self.complaints.append(f"asks elsewhere: {asked.url}")
 
     def send(self, photo: Path, level: int = 1, policy: str = "replace", label: str = "") -> None:
         self.page.goto("/")

@@ -58,14 +58,20 @@ def test_200_mb_without_a_word_of_their_size_fill_no_memory(site: OpenSite):
 
 
 def test_static_files_come_from_the_site_itself(site: OpenSite):
-    for path, kind in (("blur_o_matic/site.css", "text/css"), ("celery_workmanager/work-progress.js", "text/javascript")):
+    for path, kind in (
+        ("blur_o_matic/site.css", "text/css"),
+        ("celery_workmanager/work-progress.js", "text/javascript"),
+    ):
         status, headers, _ = site.ask("GET", f"/static/{path}")
         assert (status, headers.get_content_type()) == (200, kind)
 
 
 def test_a_second_site_on_the_checkout_is_refused(site: OpenSite):
     run = subprocess.run(SERVE, cwd=ROOT, env=site.environment, capture_output=True, text=True, timeout=30, check=False)
-    assert (run.returncode, run.stderr) == (1, "expected one site on this checkout, got: another one that runs already\n")
+    assert (run.returncode, run.stderr) == (
+        1,
+        "expected one site on this checkout, got: another one that runs already\n",
+    )
 
 
 def test_a_port_that_is_taken_is_refused_with_advice(site: OpenSite, tmp_path: Path):

@@ -136,7 +136,9 @@ class Visiting(TestCase):
         everything = self.client.get("/history/")
         assert [picture.label for picture, _ in everything.context["pictures"]] == ["on the road", "home"]
         one = self.client.get("/history/on%20the%20road/")
-        assert [(picture.label, state) for picture, state in one.context["pictures"]] == [("on the road", State.BLOCKED)]
+        assert [(picture.label, state) for picture, state in one.context["pictures"]] == [
+            ("on the road", State.BLOCKED)
+        ]
 
     def test_what_waits_is_told(self):
         self.send()
