@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, ClassVar
@@ -16,7 +17,13 @@ from celery_workmanager.clock import Clock, SystemClock
 from celery_workmanager.continuation import WorkContinuation, find_enqueuer_with
 from celery_workmanager.database import Database
 from celery_workmanager.engine import EngineOptions
-from celery_workmanager.errors import AlreadyInitialized, InvalidRequest, NotInitialized, UnknownWorker
+from celery_workmanager.errors import (
+    AlreadyInitialized,
+    ConfigurationError,
+    InvalidRequest,
+    NotInitialized,
+    UnknownWorker,
+)
 from celery_workmanager.lanes import lanes_of
 from celery_workmanager.manager import Manager
 from celery_workmanager.node import Node
@@ -98,9 +105,11 @@ class WorkManager(Manager):
     def store(self) -> Store:  # type: ignore[override]
         """The store: of calls, which may take part in a transaction of the caller's."""
         settings, make = self.settings, type(self).make_database
-        if make is None or self.has_store_url:
-            return self._store_in(Database(settings.store_url, lock_wait=settings.name_wait))
-        return self._store_in(make(settings))
+        if not self.has_store_url and make is not None:
+            return self._store_in(make(settings))
+        if not self.has_store_url and _awaits_django():
+            raise ConfigurationError("expected django.setup() to be called before the store is used, got: not yet")
+        return self._store_in(Database(settings.store_url, lock_wait=settings.name_wait))
 
     @cached_property
     def engine_store(self) -> Store:
@@ -164,6 +173,8 @@ class WorkManager(Manager):
 
     def complete_run(self, connection: Any, claim: Claim, outcome: Outcome) -> None:
         """Finish a run inside the caller's transaction. Raises InvalidRequest when the run has lost its work."""
+        if connection is None and not self.store.database.is_joined:
+            raise InvalidRequest("connection", "that of your transaction", connection)
         now, monotonic = self.clock.now(), self.clock.monotonic()
         verdict = judge(claim, outcome, now, monotonic, self.store.terms)
         if not self.store.complete(connection, verdict):
@@ -206,6 +217,14 @@ class WorkManager(Manager):
 
 
 find_enqueuer_with(WorkManager.get_instance)
+
+
+def _awaits_django() -> bool:
+    """Whether this is a Django project with our app, whose apps are not loaded yet."""
+    conf = sys.modules.get("django.conf")
+    if conf is None or not conf.settings.configured:
+        return False
+    return any(str(each).startswith("celery_workmanager.django") for each in conf.settings.INSTALLED_APPS)
 
 
 class _Lanes:

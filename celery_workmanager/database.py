@@ -17,8 +17,8 @@ from sqlalchemy import URL, Connection, Engine, Select, create_engine, event, ma
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
-from celery_workmanager import news
-from celery_workmanager.errors import StoreBusy, StoreNotMigrated, StoreUnavailable
+from celery_workmanager import mysql, news
+from celery_workmanager.errors import StatementTooLarge, StoreBusy, StoreNotMigrated, StoreUnavailable
 from celery_workmanager.events import Listener
 from celery_workmanager.fork_gate import FORK_GATE
 from celery_workmanager.green import PatientConnection, is_green
@@ -27,7 +27,7 @@ from celery_workmanager.migrations import HEAD
 T = TypeVar("T")
 
 _TRIES = 8
-#: Seconds after which PostgreSQL takes back a transaction of ours in which nothing happens.
+#: Seconds after which a server takes back a transaction of ours in which nothing happens.
 IDLE_AT_MOST = 10
 #: Execution option that keeps a connection of ours out of any transaction.
 _PLAIN = "workmanager_plain"
@@ -35,7 +35,8 @@ _PLAIN = "workmanager_plain"
 _RETRYABLE_STATES = {"40001", "40P01"}
 _RETRYABLE_CODES = {1213, 1020}
 _LOCK_STATES = {"55P03"}
-_LOCK_CODES = {1205}
+#: MariaDB: waited too long; MySQL: would have to wait.
+_LOCK_CODES = {1205, 3572}
 _MISSING_TABLE_STATES = {"42P01"}
 _MISSING_TABLE_CODES = {1146}
 #: The server is gone, shuts down, has no room left (disk, memory, connections), fails, or became a read-only standby.
@@ -46,7 +47,7 @@ _CANCELLED = "57014"
 _AWAY_WORDS = ("unable to open", "connect", "disk is full", "disk i/o error", "readonly database")
 #: Where a SQLite transaction of the caller's takes the write lock before we read, so that what we read stays true: its
 #: driver may not even have begun a transaction yet, and one that has read could be refused the lock later.
-TAKE_WRITE_LOCK = text("UPDATE workmanager_fact SET value = value WHERE key = 'lock'")
+_TAKE_WRITE_LOCK = text("UPDATE workmanager_fact SET value = value WHERE key = 'lock'")
 
 
 class Database:
@@ -63,10 +64,12 @@ class Database:
         self.url = make_url(url)
         if self.url.drivername == "postgresql":
             self.url = self.url.set(drivername="postgresql+psycopg")
+        self.url = mysql.with_driver(self.url)
         self.lock_wait = lock_wait
         self.migrated_by = migrated_by
         self.dialect = self.url.get_backend_name()
         self.is_sqlite = self.dialect == "sqlite"
+        self.is_mysql = self.dialect in mysql.DIALECTS
         self.in_memory = self.is_sqlite and self.url.database in (None, "", ":memory:")
         self._engines: dict[bool, Engine] = {}
         self._pid = os.getpid()
@@ -82,6 +85,11 @@ class Database:
         """The URL without its password."""
         return self.url.render_as_string(hide_password=True)
 
+    @property
+    def migrate_command(self) -> str:
+        """What a person runs to bring the tables up to date."""
+        return self.migrated_by or "celery -A proj work migrate"
+
     def apart(self) -> Database:
         """The same database through connections that nobody else's transactions are on."""
         return self
@@ -92,7 +100,7 @@ class Database:
 
     def not_migrated(self, found: str | None) -> StoreNotMigrated:
         """The error that says which schema was found (``None``: none), and what to do."""
-        return StoreNotMigrated(self.shown_url, found, HEAD, self.migrated_by)
+        return StoreNotMigrated(self.shown_url, found, HEAD, self.migrate_command)
 
     def engine(self, *, relaxed: bool = False) -> Engine:
         """The engine of this process; `relaxed` commits may be lost in a power cut (claims: they just run again)."""
@@ -118,6 +126,9 @@ class Database:
     def _open(self, *, relaxed: bool) -> Engine:
         if self.is_sqlite:
             return _open_sqlite(self, relaxed=relaxed)
+        if self.is_mysql:
+            # It makes no difference between durable and other commits; `plain` connections are those of this engine.
+            return mysql.open_engine(self.url, lock_wait=self.lock_wait, autocommit=relaxed, idle=IDLE_AT_MOST)
         options = _reach(self.url) if self.dialect == "postgresql" else {}
         engine = create_engine(
             self.url,
@@ -139,8 +150,9 @@ class Database:
         if connection is not None:
             with self._explained():
                 if connection.dialect.name == "sqlite":
-                    connection.execute(TAKE_WRITE_LOCK)
-                yield connection
+                    connection.execute(_TAKE_WRITE_LOCK)
+                with mysql.as_guest(connection, self.lock_wait) if is_mysql(connection) else nullcontext():
+                    yield connection
             return
         with self._turn, self._gate, self._explained(), self.engine().begin() as own:
             yield own
@@ -149,8 +161,8 @@ class Database:
     def plain(self, *, relaxed: bool = False) -> Iterator[Connection]:
         """A connection on which each statement is a transaction of its own."""
         with self._turn, self._gate, self._explained():
-            engine = self.engine(relaxed=relaxed)
-            option = {_PLAIN: True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
+            engine = self.engine(relaxed=relaxed or self.is_mysql)
+            option = {_PLAIN: True} if self.is_sqlite or self.is_mysql else {"isolation_level": "AUTOCOMMIT"}
             with engine.connect().execution_options(**option) as connection:
                 yield connection
 
@@ -170,6 +182,13 @@ class Database:
                 time.sleep(random.uniform(0, 0.005 * 2**attempt))  # noqa: S311 - jitter
         raise AssertionError  # pragma: no cover
 
+    def run_relaxed(self, work: Callable[[Connection], T]) -> T:
+        """Run `work`, which may be lost in a power cut, and is one statement wherever one can say it."""
+        if self.is_mysql:
+            return self.run(work)
+        with self.plain(relaxed=True) as connection:
+            return work(connection)
+
     def _run(self, work: Callable[[Connection], T]) -> T:
         if self.listener is None:
             with self.transaction() as own:
@@ -188,6 +207,8 @@ class Database:
                 raise self.not_migrated(None) from error
             if is_lock_timeout(error):
                 raise StoreBusy(self.shown_url, self.lock_wait) from error
+            if self.is_mysql and isinstance(error, DBAPIError) and (sizes := mysql.refused_size(error, self.engine())):
+                raise StatementTooLarge(self.shown_url, *sizes) from error
             if is_disconnect(error):
                 raise StoreUnavailable(self.shown_url, str(_of_driver(error)).split("\n", maxsplit=1)[0]) from error
             raise
@@ -271,12 +292,23 @@ def _prepare_postgresql(dbapi: Any, *, relaxed: bool) -> None:
     dbapi.autocommit = was
 
 
+_TIME = {
+    # clock_timestamp() moves on inside a transaction, now() doesn't.
+    "postgresql": text("SELECT extract(epoch FROM clock_timestamp()) * 1000000"),
+    # The beginning of this statement; in UTC, since an hour of other zones comes twice a year.
+    **dict.fromkeys(mysql.DIALECTS, text("SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))")),
+}
+
+
 def time_of(connection: Connection) -> int | None:
     """The database's clock in microseconds since 1970-01-01 UTC; ``None`` where it has none of its own."""
-    if connection.dialect.name != "postgresql":
-        return None
-    # clock_timestamp() moves on inside a transaction, now() doesn't.
-    return int(connection.execute(text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one() * 1_000_000)
+    asked = _TIME.get(connection.dialect.name)
+    return None if asked is None else int(connection.execute(asked).scalar_one())
+
+
+def is_mysql(connection: Connection) -> bool:
+    """Whether it is a connection to MySQL or MariaDB."""
+    return connection.dialect.name in mysql.DIALECTS
 
 
 def locking(statement: Select[Any], connection: Connection, *, skip: bool = False, of: Any = None) -> Select[Any]:
@@ -331,6 +363,8 @@ def is_disconnect(error: BaseException) -> bool:
     """Whether the database could not be reached, was cut off, or takes no writes at present, whatever they are."""
     if getattr(error, "connection_invalidated", False):
         return True
+    if (code := _code(error)) is not None:
+        return code in mysql.AWAY
     state = _state(error)
     if state is not None:
         return state in _AWAY_STATES or (state[:2] in _AWAY_CLASSES and state != _CANCELLED)

@@ -161,9 +161,8 @@ class StoreError(WorkManagerError):
 class StoreNotMigrated(StoreError):
     """The schema is missing or of another version; ``url`` without its password, ``command`` brings it up to date."""
 
-    def __init__(self, url: str, found: str | None, wanted: str, command: str | None = None) -> None:
-        self.url, self.found, self.wanted = url, found, wanted
-        self.command = command or "celery -A proj work migrate"
+    def __init__(self, url: str, found: str | None, wanted: str, command: str) -> None:
+        self.url, self.found, self.wanted, self.command = url, found, wanted, command
         super().__init__(f"expected store {url} to have schema {wanted}, got: {found or 'none'}; run `{self.command}`")
 
 
@@ -183,6 +182,17 @@ class StoreBusy(StoreError, TimeoutError):
         super().__init__(
             f"expected store {url} to be free, got: locked by another transaction for {waited:g} s"
             " (setting workmanager_name_wait)"
+        )
+
+
+class StatementTooLarge(StoreError, ValueError):
+    """The database takes no statement of that size (MySQL's ``max_allowed_packet``); sizes in bytes."""
+
+    def __init__(self, url: str, size: int, limit: int) -> None:
+        self.url, self.size, self.limit = url, size, limit
+        super().__init__(
+            f"expected a statement of at most {limit} bytes for store {url} (its max_allowed_packet), got: {size}"
+            " bytes; raise it on the server, or lower workmanager_call_max_bytes"
         )
 
 

@@ -272,6 +272,8 @@ class Manager(Enqueuer):
 
     def infos_of(self, ids: Sequence[str]) -> list[WorkInfo]:
         """The works with these ids, in this order; unknown ones are left out."""
+        if not ids:
+            return []  # a query without ids would match every work
         found = {info.id: info for info in self.get_work_infos(WorkQuery(ids=ids))}
         return [found[each] for each in ids if each in found]
 

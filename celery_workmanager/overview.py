@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select, text
 
+from celery_workmanager.database import is_mysql
 from celery_workmanager.lifecycle import FINISHED, UNFINISHED
 from celery_workmanager.queries import paused_lanes
 from celery_workmanager.store.cancelling import unfinished_with
@@ -230,7 +231,7 @@ def _edges_at(connection: Connection, ids: Sequence[str]) -> Iterator[tuple[str,
     for some in chunks(ids):
         touching = or_(edge.c.parent.in_(some), edge.c.child.in_(some))
         columns = (edge.c.parent, edge.c.child, edge.c.position)
-        yield from connection.execute(select(*columns).where(touching).order_by(edge.c.child, edge.c.position)).tuples()
+        yield from connection.execute(select(*columns).where(touching).order_by(edge.c.child, edge.c.position))
 
 
 def dependents(connection: Connection, work_id: str, most: int = MOST_RELATED) -> list[str]:
@@ -277,8 +278,11 @@ def to_prune(connection: Connection, before: int | None, most: int = MOST) -> tu
 
 def carelessness(connection: Connection) -> list[str]:
     """Settings of the database under which what is committed may be lost, as "name = value"."""
-    if connection.dialect.name != "postgresql":
+    if is_mysql(connection):
+        asked, show = {"innodb_flush_log_at_trx_commit": {"0", "2"}, "innodb_doublewrite": {"0", "OFF"}}, "SELECT @@"
+    elif connection.dialect.name == "postgresql":
+        asked, show = {each: {"off"} for each in ("fsync", "full_page_writes", "synchronous_commit")}, "SHOW "
+    else:
         return []
-    asked = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
-    found = {name: connection.execute(text(f"SHOW {name}")).scalar_one() for name in asked}
-    return [f"{name} = {value}" for name, value in found.items() if value == asked[name]]
+    found = {name: str(connection.execute(text(f"{show}{name}")).scalar_one()) for name in asked}
+    return [f"{name} = {value}" for name, value in found.items() if value in asked[name]]

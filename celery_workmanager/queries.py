@@ -60,7 +60,7 @@ def pauses(connection: Connection) -> list[PauseInfo]:
 
 def paused_lanes(connection: Connection) -> LanePauses:
     """The queues and tags that are paused now."""
-    return LanePauses.of(connection.execute(select(pause.c.kind, pause.c.label).where(OF_LANES)).tuples())
+    return LanePauses.of(connection.execute(select(pause.c.kind, pause.c.label).where(OF_LANES)))
 
 
 def counts(connection: Connection) -> dict[State, int]:

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from importlib.resources import files
 from typing import Any
 
 from sqlalchemy import Connection, inspect, text
 
-from celery_workmanager.database import Database
+from celery_workmanager.database import Database, is_mysql
 from celery_workmanager.migrations import HEAD, VERSION_TABLE
 from celery_workmanager.tables import metadata
+
+#: The longest name of a lock in MySQL.
+_NAMED_LOCK = 64
 
 
 def revision_of(connection: Connection) -> str | None:
@@ -46,17 +50,44 @@ def migrate(database: Database) -> tuple[str | None, str]:
     if database.migrated_by is not None:
         ensure(database)
         return HEAD, HEAD
+    with _patient(database) as patient:
+        return patient.run(_upgrade), HEAD
 
-    def upgrade(connection: Connection) -> str | None:
-        if connection.dialect.name == "postgresql":
-            # One at a time: a second migration waits here and then finds nothing to do.
-            connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('celery_workmanager'))"))
+
+@contextmanager
+def _patient(database: Database) -> Iterator[Database]:
+    """The same database, with all the time that an index over many rows takes to be made."""
+    if not database.is_mysql:
+        yield database
+        return
+    url = database.url.update_query_dict({"read_timeout": "86400"})
+    patient = Database(url.render_as_string(hide_password=False), lock_wait=database.lock_wait)
+    try:
+        yield patient
+    finally:
+        patient.close()
+
+
+def _upgrade(connection: Connection) -> str | None:
+    # One at a time: a second migration waits here and then finds nothing to do.
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('celery_workmanager'))"))
+    with _named_lock(connection) if is_mysql(connection) else nullcontext():
         before = revision_of(connection)
         if before != HEAD:
             _run_alembic(connection)
         return before
 
-    return database.run(upgrade), HEAD
+
+@contextmanager
+def _named_lock(connection: Connection) -> Iterator[None]:
+    # No lock of a transaction: each change of a table ends the transaction it is in. Names are the whole server's.
+    name = {"name": f"workmanager {connection.engine.url.database}"[:_NAMED_LOCK]}
+    connection.execute(text("SELECT GET_LOCK(:name, 86400)"), name)
+    try:
+        yield
+    finally:
+        connection.execute(text("SELECT RELEASE_LOCK(:name)"), name)
 
 
 def drift(connection: Connection) -> list[str]:

@@ -8,6 +8,7 @@ from sqlalchemy.exc import DBAPIError
 
 from celery_workmanager.clock import Clock
 from celery_workmanager.database import is_conflict, is_disconnect
+from celery_workmanager.errors import StatementTooLarge
 from celery_workmanager.outcome import Claim, Ending, Outcome
 from celery_workmanager.store import Settled, Store
 from celery_workmanager.verdict import judge
@@ -68,7 +69,7 @@ class Settlement:
         terms = self._store.terms
         try:
             settled = self._store.settle([judge(claim, outcome, now, monotonic, terms) for claim, outcome in batch])
-        except DBAPIError as error:
+        except (DBAPIError, StatementTooLarge) as error:
             if is_disconnect(error) or is_conflict(error):
                 raise  # the database's trouble, not an end's: they are kept
             self._write_apart(batch, error)
@@ -81,7 +82,7 @@ class Settlement:
         if settled.stale:
             logger.info("%d runs had lost their works; what they returned is dropped", len(settled.stale))
 
-    def _write_apart(self, batch: list[Ended], error: DBAPIError) -> None:
+    def _write_apart(self, batch: list[Ended], error: DBAPIError | StatementTooLarge) -> None:
         """The database refuses a batch: halve it until the one bad end stands alone, and fails with the reason."""
         if len(batch) > 1:
             middle = len(batch) // 2
@@ -89,12 +90,13 @@ class Settlement:
             self._write(batch[middle:])
             return
         claim, outcome = batch[0]
+        cause = getattr(error, "orig", None) or error
         if outcome.ending is Ending.FAILED:
             # Not even the failure can be written: the node knows nothing of it any more, so its lease puts it back.
-            logger.error("the end of work %s cannot be written: %s", claim.id, error.orig)
+            logger.error("the end of work %s cannot be written: %s", claim.id, cause)
             self.unwritten.discard((claim.id, claim.token))
             return
-        why = WorkError.from_exception(error.orig if error.orig is not None else error).to_json()
+        why = WorkError.from_exception(cause).to_json()
         refused = Outcome(Ending.FAILED, error=why, started_at=outcome.started_at, runtime=outcome.runtime)
         self._write([(claim, refused)])
 

@@ -23,12 +23,15 @@ from sqlalchemy import (
     and_,
     literal_column,
 )
+from sqlalchemy.dialects.mysql import LONGTEXT
 
 from celery_workmanager.pauses import PauseKind, PausePhase
 from celery_workmanager.work import State
 
 ID_LENGTH = 155
 NAME_LENGTH = 255
+#: MySQL's TEXT ends at 64 KiB.
+LONG_TEXT = Text().with_variant(LONGTEXT(), "mysql", "mariadb")
 
 metadata = MetaData()
 
@@ -84,11 +87,11 @@ work = Table(
     _column("override_at", BigInteger, null=True),
     _column("override_generation", Integer, server_default="0"),
     # What the rules and the worker need, as JSON: only options that differ from their defaults.
-    _column("options", Text),
-    _column("input", Text),
-    _column("output", Text, null=True),
-    _column("progress", Text, null=True),
-    _column("error", Text, null=True),
+    _column("options", LONG_TEXT),
+    _column("input", LONG_TEXT),
+    _column("output", LONG_TEXT, null=True),
+    _column("progress", LONG_TEXT, null=True),
+    _column("error", LONG_TEXT, null=True),
 )
 
 edge = Table(
@@ -142,8 +145,8 @@ run = Table(
     _column("node", String(ID_LENGTH), null=True),
     _column("outcome", String(20)),
     _column("stop_reason", SmallInteger),
-    _column("output", Text, null=True),
-    _column("error", Text, null=True),
+    _column("output", LONG_TEXT, null=True),
+    _column("error", LONG_TEXT, null=True),
 )
 
 #: The runs that were stopped, each numbered from 1: when, why and where.
@@ -187,7 +190,7 @@ node = Table(
     _column("pid_started_at", BigInteger),
     _column("started_at", BigInteger),
     _column("lease_until", BigInteger),
-    _column("facts", Text),
+    _column("facts", LONG_TEXT),
 )
 
 #: Results and groups of ordinary tasks, when the store is the app's result backend.
@@ -195,7 +198,7 @@ result = Table(
     "workmanager_result",
     metadata,
     _column("key", String(NAME_LENGTH), primary_key=True),
-    _column("value", Text),
+    _column("value", LONG_TEXT),
     _column("expires_at", BigInteger, null=True),
 )
 
@@ -204,7 +207,7 @@ fact = Table(
     "workmanager_fact",
     metadata,
     _column("key", String(NAME_LENGTH), primary_key=True),
-    _column("value", Text),
+    _column("value", LONG_TEXT),
 )
 
 #: An app's `beat_schedule`: which beat fires its entries. Its token, repeated in them, fences those who held it before.

@@ -148,11 +148,12 @@ class Worker(Task):
         standing = self._run.claim.standing
         return None if standing is None else as_datetime(standing.at)
 
-    def complete(self, connection: Any, result: Result | Mapping[str, Any] | None = None) -> None:
+    def complete(self, connection: Any = None, result: Result | Mapping[str, Any] | None = None) -> None:
         """Finish the work inside the caller's database transaction, so that it and the caller's rows commit together.
 
-        ``connection`` is an SQLAlchemy connection to the store's database. What the run returns afterwards is
-        ignored. Raises UnsupportedOperation for ``Result.retry()``.
+        ``connection`` is an SQLAlchemy connection to the store's database; in a Django project without one, the
+        transaction is that of ``transaction.atomic``. What the run returns afterwards is ignored. Raises
+        InvalidRequest without a transaction, UnsupportedOperation for ``Result.retry()``.
         """
         run = self._run
         if not isinstance(result, Result):

@@ -74,6 +74,15 @@ def postgresql_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def mariadb_url() -> Iterator[str]:
+    """The same on MariaDB."""
+    need("mariadb")
+    name = f"wm_test_{os.getpid()}"
+    yield services.make_database(name, services.MARIADB_URL)
+    services.drop_database(name, services.MARIADB_URL)
+
+
+@pytest.fixture(scope="session")
 def redis_url() -> str:
     """A Redis database, emptied once; tests use queue names of their own in it."""
     need("redis")
@@ -109,13 +118,17 @@ def free_redis(tmp_path: Path) -> Iterator[services.RedisServer]:
     server.stop()
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+SERVERS = [pytest.param(each, marks=getattr(pytest.mark, each)) for each in ("postgresql", "mariadb")]
+STORES = ["sqlite", *SERVERS]
+
+
+@pytest.fixture(params=STORES)
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of an empty store, on each database in turn; nothing is migrated yet, and nothing is left behind."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'store.sqlite3'}"
         return
-    url: str = request.getfixturevalue("postgresql_url")
+    url: str = request.getfixturevalue(f"{request.param}_url")
     services.empty_database(url)
     yield url
     services.empty_database(url)

@@ -12,12 +12,15 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from kombu.connection import Connection as BrokerConnection
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
 
 
 def _of_this_process(url: str) -> str:
@@ -27,6 +30,7 @@ def _of_this_process(url: str) -> str:
 
 
 POSTGRESQL_URL = os.environ.get("WORKMANAGER_TEST_POSTGRESQL_URL", "postgresql+psycopg://postgres@127.0.0.1:5432/test")
+MARIADB_URL = os.environ.get("WORKMANAGER_TEST_MARIADB_URL", "mariadb+pymysql://root@127.0.0.1:3306/test")
 REDIS_URL = _of_this_process(os.environ.get("WORKMANAGER_TEST_REDIS_URL", "redis://127.0.0.1:6379/9"))
 RABBITMQ_URL = os.environ.get("WORKMANAGER_TEST_RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//")
 REQUIRED = os.environ.get("WORKMANAGER_TEST_REQUIRE_SERVICES", "") not in ("", "0")
@@ -35,19 +39,25 @@ REQUIRED = os.environ.get("WORKMANAGER_TEST_REQUIRE_SERVICES", "") not in ("", "
 absent: dict[str, str] = {}
 
 
+@cache
+def _administration(url: str) -> Engine:
+    # Kept, because an engine asks a server much when it first meets it; its connections are not.
+    return create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool, connect_args={"connect_timeout": 5})
+
+
 def administer(*statements: str, url: str = POSTGRESQL_URL) -> None:
     """Run statements outside a transaction, as CREATE DATABASE has to be."""
-    engine = create_engine(url, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": 5})
-    try:
-        with engine.connect() as connection:
-            for statement in statements:
-                connection.execute(text(statement))
-    finally:
-        engine.dispose()
+    with _administration(url).connect() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
 
 
 def _answer_postgresql() -> None:
     administer("SELECT 1")
+
+
+def _answer_mariadb() -> None:
+    administer("SELECT 1", url=MARIADB_URL)
 
 
 def _answer_broker(url: str) -> None:
@@ -64,6 +74,7 @@ def _find(program: str) -> str:
 
 _QUESTIONS = {
     "postgresql": _answer_postgresql,
+    "mariadb": _answer_mariadb,
     "redis": lambda: _answer_broker(REDIS_URL),
     "rabbitmq": lambda: _answer_broker(RABBITMQ_URL),
     "redis-server": lambda: _find("redis-server"),
@@ -81,27 +92,47 @@ def why_not(service: str) -> str | None:
     return None
 
 
-def make_database(name: str) -> str:
-    """Create an empty PostgreSQL database and return its URL."""
-    drop_database(name)
-    administer(f'CREATE DATABASE "{name}"')
-    return make_url(POSTGRESQL_URL).set(database=name).render_as_string(hide_password=False)
+def make_database(name: str, server: str = POSTGRESQL_URL) -> str:
+    """Create an empty database on that server and return its URL."""
+    drop_database(name, server)
+    administer(f"CREATE DATABASE {name}", url=server)
+    return make_url(server).set(database=name).render_as_string(hide_password=False)
 
 
-def drop_database(name: str) -> None:
+def drop_database(name: str, server: str = POSTGRESQL_URL) -> None:
     """Drop the database, whoever is still connected to it."""
-    administer(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+    if server == MARIADB_URL:
+        throw_out(name, server)
+    force = "" if server == MARIADB_URL else " WITH (FORCE)"
+    administer(f"DROP DATABASE IF EXISTS {name}{force}", url=server)
 
 
 def empty_database(url: str) -> None:
     """Drop every table of a test's database, throwing out whoever still holds one."""
-    administer(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND pid <> pg_backend_pid()",
-        "DROP SCHEMA public CASCADE",
-        "CREATE SCHEMA public",
-        url=url,
-    )
+    name = str(make_url(url).database)
+    throw_out(name, url)
+    if is_mariadb(url):
+        administer(f"DROP DATABASE {name}", f"CREATE DATABASE {name}", url=MARIADB_URL)
+    else:
+        administer("DROP SCHEMA public CASCADE", "CREATE SCHEMA public", url=url)
+
+
+def is_mariadb(url: str) -> bool:
+    """Whether it is a MariaDB or MySQL."""
+    return make_url(url).get_backend_name() in ("mariadb", "mysql")
+
+
+def throw_out(name: str, url: str) -> None:
+    """End all other connections to the database `name`."""
+    if not is_mariadb(url):
+        others = f"datname = '{name}' AND pid <> pg_backend_pid()"
+        administer(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}", url=url)
+        return
+    others = f"SELECT id FROM information_schema.processlist WHERE db = '{name}' AND id <> connection_id()"
+    with _administration(url).connect() as connection:
+        for each in connection.execute(text(others)).scalars().all():
+            with suppress(OperationalError):  # it may have gone by itself
+                connection.execute(text(f"KILL {each}"))
 
 
 def free_port() -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, create_engine, select, text
+from sqlalchemy import Connection, Engine, create_engine, make_url, select, text
 
 from celery_workmanager import schema
 from celery_workmanager.clock import HeldClock
@@ -35,8 +35,11 @@ from celery_workmanager.timing import SECOND
 from celery_workmanager.verdict import Verdict, judge
 from celery_workmanager.work import State, WorkInfo
 from tests import services
+from tests.conftest import SERVERS, STORES, need
 
-__all__ = ["postgresql_store_url", "server", "sqlite_template", "store", "store_address"]
+__all__ = [
+    "mariadb_store_url", "postgresql", "postgresql_store_url", "server", "sqlite_template", "store", "store_address",
+]  # fmt: skip
 
 START = 1_900_000_000 * SECOND
 HOUR = 3600 * SECOND
@@ -67,18 +70,30 @@ def twin(of: Store, **settings: Any) -> Store:
 @pytest.fixture(scope="session")
 def postgresql_store_url() -> Iterator[str]:
     """A migrated PostgreSQL database that all tests of the store empty and use in turn."""
-    from tests.conftest import need
-
     need("postgresql")
+    with _migrated(services.POSTGRESQL_URL) as url:
+        # These tests are about what is written, not about power cuts: nothing needs to wait for the disk.
+        services.administer(f'ALTER DATABASE "{make_url(url).database}" SET synchronous_commit TO off')
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mariadb_store_url() -> Iterator[str]:
+    """The same on MariaDB."""
+    need("mariadb")
+    with _migrated(services.MARIADB_URL) as url:
+        yield url
+
+
+@contextmanager
+def _migrated(server: str) -> Iterator[str]:
     name = f"wm_store_{os.getpid()}"
-    url = services.make_database(name)
+    url = services.make_database(name, server)
     database = Database(url)
     schema.migrate(database)
     database.close()
-    # These tests are about what is written, not about power cuts: nothing needs to wait for the disk.
-    services.administer(f'ALTER DATABASE "{name}" SET synchronous_commit TO off')
     yield url
-    services.drop_database(name)
+    services.drop_database(name, server)
 
 
 @pytest.fixture(scope="session")
@@ -91,30 +106,36 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+@pytest.fixture(params=STORES)
 def store_address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a migrated, empty store, on each database in turn."""
     if request.param == "sqlite":
         path = tmp_path / "store.sqlite3"
         shutil.copyfile(request.getfixturevalue("sqlite_template"), path)
         return f"sqlite:///{path}"
-    return emptied(request.getfixturevalue("postgresql_store_url"))
+    return emptied(request.getfixturevalue(f"{request.param}_store_url"))
 
 
 def emptied(url: str) -> str:
-    """The PostgreSQL store at `url` without its rows, and without whoever still holds some."""
-    services.administer(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND pid <> pg_backend_pid()",
-        *(f"DELETE FROM {table.name}" for table in metadata.sorted_tables),
-        url=url,
-    )
+    """The server's store at `url` without its rows, and without whoever still holds some."""
+    services.throw_out(str(make_url(url).database), url)
+    # In one transaction: there is one wait for the disk.
+    deletes = (f"DELETE FROM {table.name}" for table in metadata.sorted_tables)
+    services.administer("START TRANSACTION", *deletes, "COMMIT", url=url)
     return url
 
 
-@pytest.fixture
-def server(postgresql_store_url: str) -> Iterator[Store]:
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest) -> Iterator[Store]:
     """An empty store in which two transactions can be open at once: on SQLite there is one writer at a time."""
+    made = make_store(emptied(request.getfixturevalue(f"{request.param}_store_url")))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def postgresql(postgresql_store_url: str) -> Iterator[Store]:
+    """An empty PostgreSQL store."""
     made = make_store(emptied(postgresql_store_url))
     yield made
     made.close()
@@ -323,19 +344,44 @@ def wait_until(condition: Callable[[], Any], *, seconds: float = 30) -> None:
         time.sleep(0.005)
 
 
+_BLOCKED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+_BLOCKED_ON_MARIADB = (
+    "SELECT count(*) FROM information_schema.innodb_trx JOIN information_schema.processlist"
+    " ON id = trx_mysql_thread_id WHERE db = database() AND trx_state = 'LOCK WAIT'"
+)
+
+_WAITS_ON_MARIADB = (
+    "SELECT variable_value FROM information_schema.global_status WHERE variable_name = 'innodb_row_lock_current_waits'"
+)
+
+
 def is_blocked(store: Store) -> bool:
-    """Whether some transaction of this (PostgreSQL) database waits for another one."""
+    """Whether some transaction of this (server's) database waits for another one."""
+    if not store.database.is_mysql:
+        return bool(_number(store, _BLOCKED))
+    # InnoDB shows an old list to who asks for it again within 0.1 s, so it is asked only when somebody waits at all.
+    if not _number(store, _WAITS_ON_MARIADB):
+        return False
+    time.sleep(0.11)
+    return bool(_number(store, _BLOCKED_ON_MARIADB))
+
+
+def _number(store: Store, question: str) -> int:
     with store.database.plain() as connection:
-        waiting = text(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
-        return bool(connection.execute(waiting).scalar_one())
+        return int(connection.execute(text(question)).scalar_one())
+
+
+def users_engine(store: Store) -> Engine:
+    """An engine of somebody's own over the store's database."""
+    # MariaDB's own default is another level; the other servers have it already.
+    options = {"isolation_level": "READ COMMITTED"} if store.database.is_mysql else {}
+    return create_engine(store.database.url, **options)
 
 
 @contextmanager
 def holding(store: Store, *ids: str) -> Iterator[Connection]:
     """An open transaction of somebody's that holds the rows of these works."""
-    users = create_engine(store.database.url)
+    users = users_engine(store)
     try:
         with users.connect() as connection, connection.begin():
             for each in ids:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -39,7 +40,18 @@ class WorkCommand(CeleryCommand):
             raise click.ClickException(f"expected the store to be usable, got: {told}") from error
         except KeyboardInterrupt:
             code = INTERRUPTED
+        except Exception as error:
+            if not _was_interrupted(error):
+                raise
+            code = INTERRUPTED
         ctx.exit(code or FINE)
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether a Ctrl-C is behind it: one that hits a library's own clean-up comes out as that library's error."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def command(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
@@ -49,6 +61,9 @@ def command(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
         @wraps(function)
         def run(*, as_json: bool, **options: Any) -> int | None:
             out: Any = click.get_current_context().obj
+            if "DJANGO_SETTINGS_MODULE" in os.environ:
+                # As in a worker: it lets Celery set Django up, whose database may be the store.
+                out.app.loader.import_default_modules()
             return function(Screen(out, as_json=as_json), WorkManager.get_instance(out.app), **options)
 
         json = option("-j", "--json", "as_json", group="Output", is_flag=True, help="Print JSON.")

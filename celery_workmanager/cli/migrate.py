@@ -13,7 +13,7 @@ from celery_workmanager.migrations import HEAD
 @option("--check", is_flag=True, help="Change nothing; exit with 1 unless the tables are up to date.")
 def migrate_command(screen: Screen, manager: WorkManager, *, check: bool) -> int:
     """Create or upgrade the store's tables."""
-    database = manager.store.database
+    database = manager.engine_store.database
     if check:
         with database.plain() as connection:
             before = after = schema.revision_of(connection)

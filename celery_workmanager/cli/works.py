@@ -133,7 +133,7 @@ def document(manager: WorkManager, info: WorkInfo) -> dict[str, Any]:
 def _show(screen: Screen, manager: WorkManager, info: WorkInfo) -> None:
     sign, style = LOOKS[info.state]
     screen.say(f"{sign} {info.state.name}  {info.id}", **style)
-    for title, value in _facts(info, manager.clock.now()):
+    for title, value in facts(info, manager.clock.now()):
         if value:
             screen.say(f"  {title:<13} {value}")
     _show_related(screen, manager, "after", list(info.prerequisites))
@@ -145,7 +145,8 @@ def _show(screen: Screen, manager: WorkManager, info: WorkInfo) -> None:
         _show_block(screen, "error", "\n".join(filter(None, (str(info.error), info.error.traceback.rstrip()))))
 
 
-def _facts(info: WorkInfo, now: int) -> Iterator[tuple[str, str]]:
+def facts(info: WorkInfo, now: int) -> Iterator[tuple[str, str]]:
+    """What there is to say of a work, each under its title; a title without a value has nothing to say."""
     yield "worker", clean(info.worker_name)
     yield "queue", clean(info.queue) + (f", priority {info.priority}" if info.priority else "")
     yield "unique names", words.labels(info.unique_names)

@@ -35,10 +35,15 @@ def url_of(connection: Any) -> URL:
             raise ConfigurationError(f"expected psycopg 3 for database {connection.alias!r}, got: psycopg2")
         return _server_url("postgresql+psycopg", given, _postgresql_options(given["OPTIONS"]))
     if connection.vendor == "mysql":
-        return _server_url("mysql+mysqldb", given, _driver_options(given["OPTIONS"]))
+        return _server_url(mysql_driver(connection), given, _driver_options(given["OPTIONS"]))
     raise ConfigurationError(
         f"expected database {connection.alias!r} to be SQLite, PostgreSQL, MariaDB or MySQL, got: {connection.vendor}"
     )
+
+
+def mysql_driver(connection: Any) -> str:
+    """What SQLAlchemy calls the driver behind a Django `connection`: PyMySQL may stand in for mysqlclient."""
+    return "mysql+pymysql" if connection.Database.__name__ == "pymysql" else "mysql+mysqldb"
 
 
 def _server_url(driver: str, given: dict[str, Any], options: dict[str, str]) -> URL:

@@ -78,12 +78,12 @@ def _sqlite(alias: str, options: Mapping[str, Any]) -> Iterator[CheckMessage]:
     if str(options.get("transaction_mode")).upper() not in ("IMMEDIATE", "EXCLUSIVE"):
         yield Warning(
             f"expected {where} to have transaction_mode IMMEDIATE, got: {options.get('transaction_mode')!r}",
-            hint="A transaction that has read, and then wants to write, is refused when a worker has written meanwhile.",
+            hint="A transaction that has read, and then wants to write, is refused if a worker wrote meanwhile.",
             id=f"{_LABEL}.W003",
         )
     if "journal_mode=wal" not in str(options.get("init_command")).lower().replace(" ", ""):
         yield Warning(
-            f"expected {where} to have an init_command with PRAGMA journal_mode=WAL, got: {options.get('init_command')!r}",
+            f"expected {where} to have init_command 'PRAGMA journal_mode=WAL', got: {options.get('init_command')!r}",
             hint="Without it readers and writers wait for each other. Workers set it, and SQLite keeps it in the file.",
             id=f"{_LABEL}.W004",
         )

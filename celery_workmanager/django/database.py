@@ -12,7 +12,7 @@ from django.db.transaction import atomic, on_commit
 from sqlalchemy import Connection
 
 from celery_workmanager import news
-from celery_workmanager.database import TAKE_WRITE_LOCK, Database
+from celery_workmanager.database import Database
 from celery_workmanager.django.addresses import url_of
 from celery_workmanager.django.aliases import store_alias
 from celery_workmanager.django.facade import engine_over
@@ -57,10 +57,8 @@ class DjangoDatabase(Database):
             return
         with self._explained():
             self._recover()
-            with atomic(using=self.alias), engine_over(self.alias).connect() as own:
-                if self.is_sqlite:
-                    own.execute(TAKE_WRITE_LOCK)
-                yield own
+            with atomic(using=self.alias), engine_over(self.alias).connect() as own, super().transaction(own) as guest:
+                yield guest
 
     @contextmanager
     def plain(self, *, relaxed: bool = False) -> Iterator[Connection]:

@@ -1,7 +1,8 @@
 """Django's own connection, as SQLAlchemy sees it.
 
 A DB-API connection that ends no transaction: those are Django's. Its cursors are Django's too, so statements are
-logged, counted and wrapped as those of the project are; only their errors are the driver's again, which SQLAlchemy knows.
+logged, counted and wrapped as those of the project are; only their errors are the driver's own again, which
+SQLAlchemy knows.
 """
 
 from __future__ import annotations
@@ -14,27 +15,28 @@ from typing import Any
 from django.db import Error, connections
 from sqlalchemy import Engine, NullPool, create_engine
 
-#: By Django's `vendor`: how SQLAlchemy's dialect is called, and what it needs to be told.
-_DIALECTS: dict[str, tuple[str, dict[str, Any]]] = {
+from celery_workmanager.django.addresses import url_of
+
+#: By Django's `vendor`: what SQLAlchemy's dialect needs to be told.
+_OPTIONS: dict[str, dict[str, Any]] = {
     # The style of Django's cursor, which makes question marks of it.
-    "sqlite": ("sqlite://", {"paramstyle": "format"}),
+    "sqlite": {"paramstyle": "format"},
     # Asked for with each new connection otherwise; nothing here uses it.
-    "postgresql": ("postgresql+psycopg://", {"use_native_hstore": False}),
-    "mysql": ("mysql+mysqldb://", {}),
+    "postgresql": {"use_native_hstore": False},
 }
 
 
 @cache
 def engine_over(alias: str) -> Engine:
     """An engine whose connections are the one that Django has for `alias` in the thread that asks."""
-    dialect, options = _DIALECTS[connections[alias].vendor]
+    connection = connections[alias]
     return create_engine(
-        dialect,
+        f"{url_of(connection).drivername}://",
         creator=lambda: _Connection(connections[alias]),
         poolclass=NullPool,
         pool_reset_on_return=None,
         hide_parameters=True,
-        **options,
+        **_OPTIONS.get(connection.vendor, {}),
     )
 
 

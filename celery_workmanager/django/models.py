@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from django.db import models
 
-from celery_workmanager.django.fields import SmallIndex, TextKey
+from celery_workmanager.django.fields import LongText, SmallIndex, TextKey
 from celery_workmanager.tables import ID_LENGTH, NAME_LENGTH
 
 
@@ -49,14 +49,21 @@ class Work(models.Model):
     period_at = models.BigIntegerField(null=True)
     override_at = models.BigIntegerField(null=True)
     override_generation = models.IntegerField(db_default=0)
-    options = models.TextField()
-    input = models.TextField()
-    output = models.TextField(null=True)
-    progress = models.TextField(null=True)
-    error = models.TextField(null=True)
+    options = LongText()
+    input = LongText()
+    output = LongText(null=True)
+    progress = LongText(null=True)
+    error = LongText(null=True)
 
     class Meta:
         db_table = "workmanager_work"
+        default_permissions = ("view",)
+        permissions = [
+            ("cancel_work", "Can cancel work"),
+            ("retry_work", "Can run finished work again"),
+            ("run_work", "Can run work before its time"),
+            ("pause_work", "Can pause and resume queues, tags and unique names"),
+        ]
         indexes = [
             SmallIndex("waits_for", fields=("id",), name="workmanager_work_blocked"),
             SmallIndex("deadline_at", fields=("deadline_at",), name="workmanager_work_deadline"),
@@ -152,8 +159,8 @@ class Run(models.Model):
     node = TextKey(max_length=ID_LENGTH, null=True)
     outcome = TextKey(max_length=20)
     stop_reason = models.SmallIntegerField()
-    output = models.TextField(null=True)
-    error = models.TextField(null=True)
+    output = LongText(null=True)
+    error = LongText(null=True)
 
     class Meta:
         db_table = "workmanager_run"
@@ -214,7 +221,7 @@ class Node(models.Model):
     pid_started_at = models.BigIntegerField()
     started_at = models.BigIntegerField()
     lease_until = models.BigIntegerField()
-    facts = models.TextField()
+    facts = LongText()
 
     class Meta:
         db_table = "workmanager_node"
@@ -224,7 +231,7 @@ class Result(models.Model):
     """The result of an ordinary task, when the store is the app's result backend."""
 
     key = TextKey(max_length=NAME_LENGTH, primary_key=True)
-    value = models.TextField()
+    value = LongText()
     expires_at = models.BigIntegerField(null=True)
 
     class Meta:
@@ -238,7 +245,7 @@ class Fact(models.Model):
     """A fact about the whole store."""
 
     key = TextKey(max_length=NAME_LENGTH, primary_key=True)
-    value = models.TextField()
+    value = LongText()
 
     class Meta:
         db_table = "workmanager_fact"

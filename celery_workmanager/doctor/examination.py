@@ -52,7 +52,7 @@ def examine(manager: WorkManager, *, patience: float = 1.0) -> Iterator[Check]:
 
 
 def _examine_fleet(manager: WorkManager, heard: dict[str, Any]) -> Iterator[Check]:
-    with manager.store.database.plain() as connection:
+    with manager.engine_store.database.plain() as connection:
         moment = time_of(connection)
         seen = fleet.Seen(
             leasing.nodes(connection),

@@ -33,7 +33,7 @@ _BETWEEN_MACHINES = {
 def examine(manager: WorkManager) -> Iterator[Finding]:
     """Everything about the database, as far as it can be reached."""
     try:
-        database = manager.store.database
+        database = manager.engine_store.database
         if database.is_sqlite and (found := list(_file(database))):
             yield from found
             if any(each.code in CLOSED for each in found):
@@ -126,7 +126,7 @@ def _server(database: Database) -> Iterator[Finding]:
                 "schema-drift",
                 f"The tables differ from what this version creates: {several(drift)}.",
                 "Somebody changed them by hand. A missing index makes every claim slow.",
-                "Undo the change, or create the tables anew (`celery -A proj work migrate` in an empty database).",
+                f"Undo the change, or create the tables anew (`{database.migrate_command}` in an empty database).",
             )
         if careless := carelessness(connection):
             yield warning(
@@ -148,12 +148,12 @@ def _server(database: Database) -> Iterator[Finding]:
 
 def _of_revision(database: Database, revision: str | None) -> Finding:
     seen = f"The store has schema {revision or 'none'}, this version needs {HEAD}."
-    migrate = "Run `celery -A proj work migrate`."
+    migrate = f"Run `{database.migrate_command}`."
     if revision is not None and revision > HEAD:
         return error(
             "schema-new", seen, "A newer version has migrated it; this one can't use it.", "Upgrade celery-workmanager."
         )
-    if database.is_sqlite:
+    if database.is_sqlite and database.migrated_by is None:
         return note("schema-old", seen, "A file is brought up to date on its first use.", f"Nothing, or: {migrate}")
     code = "schema-missing" if revision is None else "schema-old"
     return error(code, seen, "Nothing can be enqueued, and no worker runs works.", migrate)

@@ -173,15 +173,12 @@ class Store(StoreBase):
 
     def claim(self, lanes: Sequence[int], node: str, token: int, limit: int, **care: Any) -> list[Claim]:
         """Claim up to `limit` works of `lanes`; `care`: the caps and the stamp of `claiming.claim`."""
-        now = self.clock.now()
-        with self.database.plain(relaxed=True) as connection:
-            claims = claiming.claim(connection, lanes, node=node, token=token, limit=limit, now=now, **care)
-        return self._caught_up(claims)
+        how: dict[str, Any] = {"node": node, "token": token, "limit": limit, "now": self.clock.now(), **care}
+        return self._caught_up(self.database.run_relaxed(lambda conn: claiming.claim(conn, lanes, **how)))
 
     def claim_one(self, work_id: str, node: str, token: int) -> list[Claim]:
         """Claim this very work, if it may be claimed now."""
-        with self.database.plain(relaxed=True) as connection:
-            claims = claiming.claim_one(connection, work_id, node=node, token=token)
+        claims = self.database.run_relaxed(lambda conn: claiming.claim_one(conn, work_id, node=node, token=token))
         return self._caught_up(claims)
 
     def _caught_up(self, claims: list[Claim]) -> list[Claim]:

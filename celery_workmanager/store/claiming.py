@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    CompoundSelect,
     Connection,
     Select,
     String,
@@ -28,10 +29,11 @@ from sqlalchemy import (
     update,
 )
 
-from celery_workmanager.database import locking
+from celery_workmanager.database import is_mysql, locking
 from celery_workmanager.lifecycle import Move, leaves, reaches
 from celery_workmanager.outcome import Claim, Standing
 from celery_workmanager.pauses import LanePauses
+from celery_workmanager.store import two_steps
 from celery_workmanager.store.deleting import chunks
 from celery_workmanager.store.marks import LANE_IS_OPEN, STAMP
 from celery_workmanager.tables import OF_LANES, edge, pause, state_in, work
@@ -73,9 +75,17 @@ def _ready_lanes() -> Select[Any]:
     return select(lanes.c.lane).where(lanes.c.lane.is_not(None))
 
 
+#: MySQL can't say it like that, and finds the same way by itself.
+_DISTINCT_LANES = select(work.c.ready_lane).where(work.c.ready_lane.is_not(None)).distinct()
 _READY_LANES = _ready_lanes()
 _PAUSES = select(null(), pause.c.kind, pause.c.label, pause.c.token).where(OF_LANES)
-_LOOK = union_all(_READY_LANES.add_columns(null(), null(), null()), _PAUSES)
+
+
+def _look(lanes: Select[Any]) -> CompoundSelect[Any]:
+    return union_all(lanes.add_columns(null(), null(), null()), _PAUSES)
+
+
+_LOOK, _LOOK_DISTINCT = _look(_READY_LANES), _look(_DISTINCT_LANES)
 #: The queue and worker of lanes that were looked at while something was paused: the same for ever.
 _NAMES: dict[int, tuple[str, str]] = {}
 _MOST_NAMES = 4096
@@ -91,12 +101,12 @@ class Look:
 
 def ready_lanes(connection: Connection) -> list[int]:
     """The lanes in which anything is ready, paused or not."""
-    return list(connection.execute(_READY_LANES).scalars())
+    return list(connection.execute(_DISTINCT_LANES if is_mysql(connection) else _READY_LANES).scalars())
 
 
 def look(connection: Connection) -> Look:
     """The lanes in which anything may be claimed now: those of paused queues and workers are left out."""
-    rows = connection.execute(_LOOK).all()
+    rows = connection.execute(_LOOK_DISTINCT if is_mysql(connection) else _LOOK).all()
     pauses = [row for row in rows if row[0] is None]
     lanes = [row[0] for row in rows if row[0] is not None]
     if not pauses:
@@ -142,13 +152,18 @@ _CLAIMED = (
 _BY_URGENCY = itemgetter(0, 1, 3)
 
 
+_TAKING = update(work).values(ready_lane=null(), node=bindparam("by"), token=bindparam("with_token"))
+_TAKE_ONE = _TAKING.where(work.c.id.in_(bindparam("ids", expanding=True)))
+_TAKE = _TAKE_ONE.where(bindparam("stamp") == STAMP)
+
+
 def _claiming(*guards: ColumnElement[bool]) -> Update:
-    return (
-        update(work)
-        .where(*guards)
-        .values(ready_lane=null(), node=bindparam("by"), token=bindparam("with_token"))
-        .returning(*_CLAIMED)
-    )
+    return _TAKING.where(*guards).returning(*_CLAIMED)
+
+
+@lru_cache(maxsize=MOST_LANES)
+def _heads(lanes: int) -> Any:
+    return two_steps.heads([_arm(position, "mysql").with_only_columns(*_CLAIMED) for position in range(lanes)])
 
 
 def _arm(position: int, dialect: str) -> Select[Any]:
@@ -191,21 +206,29 @@ def claim(
     some = list(lanes[:MOST_LANES])
     binds: dict[str, Any] = {f"lane_{position}": lane for position, lane in enumerate(some)}
     binds |= {f"most_{position}": min(limit, caps.get(lane, limit)) for position, lane in enumerate(some)}
-    statement = _claim_from(len(some), connection.dialect.name)
     binds |= {"by": node, "with_token": token, "most": limit, "at": now, "stamp": stamp}
-    rows = connection.execute(statement, binds).all()
+    if is_mysql(connection):
+        rows = two_steps.claim(connection, _heads(len(some)), _TAKE, binds, _BY_URGENCY)
+    else:
+        rows = connection.execute(_claim_from(len(some), connection.dialect.name), binds).all()
     rows = sorted(rows, key=_BY_URGENCY)
     claims = [_as_claim(row, node, token) for row in rows]
     _add_outputs_of_prerequisites(connection, [c for c, row in zip(claims, rows, strict=True) if row.has_parents])
     return claims
 
 
-_CLAIM_ONE = _claiming(work.c.id == bindparam("key"), work.c.ready_lane.is_not(None), LANE_IS_OPEN)
+_THIS_ONE = (work.c.id == bindparam("key"), work.c.ready_lane.is_not(None), LANE_IS_OPEN)
+_CLAIM_ONE = _claiming(*_THIS_ONE)
+_LOCK_ONE = select(*_CLAIMED).where(*_THIS_ONE).with_for_update()
 
 
 def claim_one(connection: Connection, work_id: str, *, node: str, token: int) -> list[Claim]:
     """Claim this very work, if it may be claimed now; an empty list otherwise."""
-    rows = connection.execute(_CLAIM_ONE, {"key": work_id, "by": node, "with_token": token}).all()
+    binds = {"key": work_id, "by": node, "with_token": token, "most": 1}
+    if is_mysql(connection):
+        rows = two_steps.claim(connection, _LOCK_ONE, _TAKE_ONE, binds, _BY_URGENCY)
+    else:
+        rows = connection.execute(_CLAIM_ONE, binds).all()
     claims = [_as_claim(row, node, token) for row in rows]
     _add_outputs_of_prerequisites(connection, claims)
     return claims

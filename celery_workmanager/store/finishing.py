@@ -88,33 +88,32 @@ def _settlement(given: Any) -> Update:
     # The start of a short run is never written by itself.
     begins = given["began"].is_not(None) & (work.c.state == int(State.ENQUEUED))
     was_privileged = (given["unprivileged"] == 1) & (work.c.urgency < 0)
-    return (
-        update(work)
-        .where(work.c.id == given["key"], work.c.token == given["run"], state_in(_RUN))
-        .values(
-            state=given["to_state"],
-            run_attempt_count=given["attempts"],
-            runs=case((begins, work.c.runs + 1), else_=work.c.runs),
-            interruptions=given["lost"],
-            stop_reason=given["reason"],
-            started_at=case((begins, given["began"]), else_=work.c.started_at),
-            finished_at=given["ended"],
-            prune_at=given["prune"],
-            run_at=given["next_run"],
-            due_at=given["due"],
-            ready_lane=case(((given["is_ready"] == 1) & work.c.held.is_(None), work.c.lane), else_=None),
-            enqueued_at=given["enqueued"],
-            expires_at=case((over, None), else_=work.c.expires_at),
-            urgency=case((was_privileged, work.c.urgency + EXPEDITED), else_=work.c.urgency),
-            output=given["result"],
-            error=given["failure"],
-            progress=case((given["keeps_progress"] == 1, work.c.progress), else_=None),
-            node=None,
-            # A finished work keeps the token, so that its own run recognizes a finish it has already made.
-            token=case((over, work.c.token), else_=None),
-            version=work.c.version + 1,
-        )
-    )
+    values: dict[str, Any] = {
+        "run_attempt_count": given["attempts"],
+        "runs": case((begins, work.c.runs + 1), else_=work.c.runs),
+        "interruptions": given["lost"],
+        "stop_reason": given["reason"],
+        "started_at": case((begins, given["began"]), else_=work.c.started_at),
+        "finished_at": given["ended"],
+        "prune_at": given["prune"],
+        "run_at": given["next_run"],
+        "due_at": given["due"],
+        "ready_lane": case(((given["is_ready"] == 1) & work.c.held.is_(None), work.c.lane), else_=None),
+        "enqueued_at": given["enqueued"],
+        "expires_at": case((over, None), else_=work.c.expires_at),
+        "urgency": case((was_privileged, work.c.urgency + EXPEDITED), else_=work.c.urgency),
+        "output": given["result"],
+        "error": given["failure"],
+        "progress": case((given["keeps_progress"] == 1, work.c.progress), else_=None),
+        "node": None,
+        # A finished work keeps the token, so that its own run recognizes a finish it has already made.
+        "token": case((over, work.c.token), else_=None),
+        "version": work.c.version + 1,
+        # Last: on MySQL what follows an assignment reads the new value.
+        "state": given["to_state"],
+    }
+    settled = update(work).where(work.c.id == given["key"], work.c.token == given["run"], state_in(_RUN))
+    return settled.ordered_values(*values.items())
 
 
 def _settlement_of_arrays() -> Update:
@@ -287,7 +286,7 @@ def release_children(connection: Connection, parents: Sequence[str], now: int, *
     counts: Counter[str] = Counter()
     for some in chunks(parents):
         counted = select(edge.c.child, func.count()).where(edge.c.parent.in_(some)).group_by(edge.c.child)
-        counts.update(dict(connection.execute(counted).tuples().all()))
+        counts.update(dict(connection.execute(counted).all()))
     children = lock_works(connection, counts, wait=wait)
     unblock, waiting = [], []
     for child in children.values():

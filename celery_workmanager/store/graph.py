@@ -37,7 +37,7 @@ def children_of(connection: Connection, parents: Sequence[str]) -> dict[str, str
     found: dict[str, str] = {}
     for some in chunks(parents):
         below = select(edge.c.child, edge.c.parent).where(edge.c.parent.in_(some)).order_by(edge.c.child)
-        found |= dict(connection.execute(below).tuples().all())
+        found |= dict(connection.execute(below).all())
     return found
 
 

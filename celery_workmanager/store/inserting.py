@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, exists, insert, select, text, update
 
-from celery_workmanager.database import is_lock_timeout, locking
+from celery_workmanager.database import is_lock_timeout, is_mysql, locking
 from celery_workmanager.errors import DuplicateWorkId, UniqueNameBusy
 from celery_workmanager.events import Change, WorkEvent
 from celery_workmanager.news import note
@@ -176,7 +176,7 @@ _ASK = select(LABELS_ARE_PAUSED)
 
 def _insert_rows(connection: Connection, rows: Sequence[dict[str, Any]], *, has_labels: bool) -> bool:
     """Insert works; returns whether some of them may be held, now that their labels are written."""
-    if has_labels and len(rows) == 1:
+    if has_labels and len(rows) == 1 and not is_mysql(connection):
         return bool(connection.execute(_INSERT_AND_ASK, rows).scalar_one())
     periodic = [row for row in rows if "period_at" in row]
     # One statement needs the same columns of all its rows.

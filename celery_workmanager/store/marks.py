@@ -17,7 +17,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, bindparam, case, exists, func, or_, select, update
 
-from celery_workmanager.database import locking
+from celery_workmanager.database import is_mysql, locking
 from celery_workmanager.lifecycle import UNFINISHED
 from celery_workmanager.pauses import PauseKind, PausePhase, PauseTarget
 from celery_workmanager.store.deleting import chunks
@@ -76,7 +76,10 @@ def held_as_stored(connection: Connection, ids: Sequence[str]) -> set[str]:
 def _labels_of(connection: Connection, table: Table, label: Any, ids: Sequence[str]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = defaultdict(set)
     for some in chunks(ids):
-        for each, own in connection.execute(select(table.c.work, label).where(table.c.work.in_(some))):
+        labels = select(table.c.work, label).where(table.c.work.in_(some))
+        if is_mysql(connection):
+            labels = labels.with_for_update()  # whoever pauses one of them waits for us, see `store.pausing`
+        for each, own in connection.execute(labels):
             found[each].add(own)
     return found
 

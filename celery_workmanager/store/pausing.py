@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import Connection, delete, select, text, update
+from sqlalchemy import Connection, bindparam, delete, select, text, update
+from sqlalchemy.exc import DBAPIError
 
 from celery_workmanager import queries
 from celery_workmanager.bell import ring
+from celery_workmanager.database import is_conflict, is_lock_timeout
 from celery_workmanager.errors import PauseIncomplete
 from celery_workmanager.pauses import PauseInfo, PauseKind, PausePhase, PauseTarget
 from celery_workmanager.store import Store, marks
 from celery_workmanager.store.marks import is_target
 from celery_workmanager.store.upserts import upsert
+from celery_workmanager.tables import member, tag
 from celery_workmanager.tables import pause as pause_table
 from celery_workmanager.timing import SECOND
 
@@ -135,7 +138,7 @@ def _carry_out(store: Store, task: Task, patience: float, most: int | None = Non
         return
     # In a caller's transaction nobody can see the mark yet: what is written meanwhile a node sees to, after the commit.
     is_joined = store.database.is_joined
-    are_seen = is_joined or _wait_for_writers(store, patience)
+    are_seen = is_joined or _wait_for_writers(store, task.target, patience)
     if not _walk(store, task, patience, most) or not are_seen:
         raise PauseIncomplete(str(task.target), patience)
     if not is_joined:
@@ -192,7 +195,7 @@ _WRITERS = text(
 _AS_WRITER = text("LOCK TABLE workmanager_tag IN ROW EXCLUSIVE MODE")
 
 
-def _wait_for_writers(store: Store, patience: float) -> bool:
+def _wait_for_writers(store: Store, target: PauseTarget, patience: float) -> bool:
     """Wait until all have ended that may have read the marks before the present ones; ``False``: not in time.
 
     They can't be blocked by a lock of ours: an enqueue in a user's long transaction would then stall all others. So
@@ -201,15 +204,52 @@ def _wait_for_writers(store: Store, patience: float) -> bool:
     if store.database.is_sqlite:
         return True
     until = time.monotonic() + patience
-
-    def writers(connection: Any) -> set[str]:
-        return set(connection.execute(_WRITERS).scalars())
-
     with store.database.plain() as connection:
-        before = writers(connection)
-        while before:
+        waits = _by_labels(connection, target) if store.database.is_mysql else _by_locks(connection)
+        for _ in waits:
             if time.monotonic() > until:
                 return False
             time.sleep(_BREATH)
-            before &= writers(connection)
     return True
+
+
+def _by_locks(connection: Connection) -> Iterator[None]:
+    """Wait for the writers that are there now: ends when they have ended, and yields whenever they haven't yet."""
+    before = set(connection.execute(_WRITERS).scalars())
+    while before:
+        yield
+        before &= set(connection.execute(_WRITERS).scalars())
+
+
+def _by_labels(connection: Connection, target: PauseTarget) -> Iterator[None]:
+    """The same on MySQL, which says of nobody what he writes: his rows with the label can't be locked meanwhile.
+
+    What is written behind us is written after the mark.
+    """
+    table, label, index = _LABELS[target.kind]
+    after = ""
+    page = (
+        select(table.c.work)
+        .where(label == target.label, table.c.work > bindparam("after"))
+        .with_hint(table, f"FORCE INDEX ({index})", "*")  # others would lead past rows without the label
+        .order_by(table.c.work)
+        .limit(CHUNK)
+        .with_for_update(nowait=True)
+    )
+    while True:
+        try:
+            seen = connection.execute(page, {"after": after}).scalars().all()
+        except DBAPIError as error:
+            if not is_lock_timeout(error) and not is_conflict(error):
+                raise
+            yield
+            continue
+        if not seen:
+            return
+        after = seen[-1]
+
+
+_LABELS = {
+    PauseKind.TAG: (tag, tag.c.tag, "workmanager_tag_tag"),
+    PauseKind.NAME: (member, member.c.name, "PRIMARY"),
+}

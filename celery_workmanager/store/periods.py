@@ -134,7 +134,7 @@ def _remember(connection: Connection, entries: Sequence[_Entry]) -> None:
     last: dict[str, int] = {}
     for some in chunks([values["work"] for values, _ in entries]):
         newest = select(run.c.work, func.max(run.c.number)).where(run.c.work.in_(some)).group_by(run.c.work)
-        last |= dict(connection.execute(newest).tuples().all())
+        last |= dict(connection.execute(newest).all())
     numbered = [({**values, "number": last.get(values["work"], 0) + 1}, keep) for values, keep in entries]
     connection.execute(insert(run), [values for values, _ in numbered])
     gone = [

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
-from tests.stores import postgresql_store_url, server, sqlite_template, store, store_address
+from tests.stores import (
+    mariadb_store_url,
+    postgresql,
+    postgresql_store_url,
+    server,
+    sqlite_template,
+    store,
+    store_address,
+)
 
-__all__ = ["postgresql_store_url", "server", "sqlite_template", "store", "store_address"]
+__all__ = [
+    "mariadb_store_url", "postgresql", "postgresql_store_url", "server", "sqlite_template", "store", "store_address",
+]  # fmt: skip

@@ -309,7 +309,7 @@ class TestChangingProcesses:
             house.start(AUTOSCALE_KEEPALIVE="1")
             for _ in range(2):
                 before = len(house.lines("naps"))
-                infos = house.finished(house.put("nap", 16, seconds=0.3))
+                infos = house.finished(house.put("nap", 32, seconds=0.3))
                 assert {(info.state, info.run_attempt_count) for info in infos} == {(State.SUCCEEDED, 1)}
                 assert most_at_once(spans(house.lines("naps")[before:])) == 4
                 if pool == "gevent":

@@ -21,7 +21,7 @@ from tests.celery.pool_worker import ROOT
 from tests.compat.apps import PREFIX, Facts, make_app
 from tests.compat.journal import note, notes
 
-DEADLINE = 20.0
+DEADLINE = 40.0
 CHILDREN = 8
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -54,14 +55,21 @@ def kit_url() -> str | None:
     return None
 
 
+@contextmanager
+def kit_for(access: str | None, url: str | None, monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkManagerTestKit]:
+    """A kit for the site, which views find as its WorkManager."""
+    monkeypatch.setattr(_state, "default_app", site.app)
+    monkeypatch.setattr(_state._tls, "current_app", None)
+    monkeypatch.setitem(site.app.conf, "workmanager_page_access", access)
+    with WorkManagerTestKit(site.app, url) as kit:
+        yield kit
+
+
 @pytest.fixture
 def kit(
     alias: str, kit_url: str | None, access: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[WorkManagerTestKit]:
-    monkeypatch.setattr(_state, "default_app", site.app)
-    monkeypatch.setattr(_state._tls, "current_app", None)
-    monkeypatch.setitem(site.app.conf, "workmanager_page_access", access)
-    with WorkManagerTestKit(site.app, kit_url) as kit:
+    with kit_for(access, kit_url, monkeypatch) as kit:
         yield kit
         kit.work_manager.store.empty()
 

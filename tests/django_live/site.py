@@ -9,6 +9,7 @@ import django
 from celery import Celery
 from django.conf import settings
 from django.http import HttpRequest
+from django.test.utils import setup_test_environment
 from sqlalchemy import make_url
 
 from celery_workmanager import WorkInfo, Worker
@@ -82,3 +83,4 @@ def configure(folder: Path, postgresql_url: str | None) -> None:
         USE_TZ=True,
     )
     django.setup()
+    setup_test_environment()

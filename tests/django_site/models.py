@@ -10,5 +10,5 @@ class Order(models.Model):
 
     title = models.CharField(max_length=100)
 
-    class Meta:
-        app_label = "django_site"
+    def __str__(self) -> str:
+        return str(self.title)

@@ -19,7 +19,7 @@ from celery_workmanager import ExistingWorkPolicy, OneTimeWorkRequest, State  # 
 from tests.django_site.celery import work_manager  # noqa: E402
 from tests.django_site.models import Order  # noqa: E402
 from tests.django_site.shop import chain  # noqa: E402
-from tests.django_site.tasks import bake, fill  # noqa: E402
+from tests.django_site.tasks import bake, fill, sell  # noqa: E402
 
 
 def wait_for(ids: Iterable[str]) -> None:
@@ -33,7 +33,9 @@ def wait_for(ids: Iterable[str]) -> None:
 def requests() -> None:
     """A view's chain runs, and so does one that a work enqueued in its own transaction."""
     wait_for(Client().get("/order/bread/").json()["ids"])
-    wait_for([fill.delay("pie").id])
+    sold = sell.delay("bun").id
+    wait_for([sold, fill.delay("pie").id])
+    assert work_manager.get_work_info_by_id(sold).output_data == {"order": Order.objects.get(title="bun").pk}
     pie = Order.objects.get(title="pie")
     wait_for(info.id for info in work_manager.get_work_infos_for_unique_work(f"order-{pie.pk}"))
 

@@ -19,6 +19,13 @@ def _options() -> dict[str, Any]:
     return {"pool": True} if "SITE_POOL" in os.environ else {}
 
 
+if _KIND in ("mysql", "mariadb"):
+    import pymysql
+
+    # As PyMySQL's users do: Django asks for the version of mysqlclient.
+    pymysql.version_info = (2, 2, 1, "final", 0)
+    pymysql.install_as_MySQLdb()
+
 SECRET_KEY = "throw-away"
 ALLOWED_HOSTS = ["testserver"]
 INSTALLED_APPS = ["celery_workmanager.django", "tests.django_site"]

@@ -17,6 +17,25 @@ def deliver(baked: int) -> dict[str, int]:
     return {"delivered": baked}
 
 
+@shared_task(base=Worker, bind=True)
+def sell(self, title: str, *, fails: bool = False) -> str:
+    """Its rows and its end are committed together."""
+    from django.db import transaction
+
+    from tests.django_site.models import Order
+
+    with transaction.atomic():
+        self.complete(result={"order": Order.objects.create(title=title).pk})
+        if fails:
+            raise RuntimeError("both are taken back")
+    return "ignored"
+
+
+@shared_task(base=Worker, bind=True)
+def sell_outside(self) -> None:
+    self.complete(result={})
+
+
 @shared_task(base=Worker)
 def fill(title: str) -> None:
     """Writes to the project's database from within a work, and enqueues another one there."""

@@ -6,20 +6,22 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import Engine, create_engine, inspect, text
 
 from celery_workmanager import schema
 from celery_workmanager.database import Database
+from celery_workmanager.migrations import VERSION_TABLE
 from celery_workmanager.tables import metadata
 from tests import services
 from tests.celery.pool_worker import ROOT, wait_until
-from tests.conftest import need
+from tests.conftest import SERVERS, STORES, need
 
-POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.postgresql)
+_SERVERS = {"postgresql": services.POSTGRESQL_URL, "mariadb": services.MARIADB_URL}
 
 
 class Site:
@@ -58,6 +60,7 @@ class Site:
         self.run("django", "migrate", "--run-syncdb", "--verbosity", "0")
 
 
+@contextmanager
 def address(kind: str, folder: Path, purpose: str) -> Iterator[str]:
     """The URL of an empty database."""
     if kind == "sqlite":
@@ -65,10 +68,11 @@ def address(kind: str, folder: Path, purpose: str) -> Iterator[str]:
         return
     need(kind)
     name = f"wm_{purpose}_{os.getpid()}"
-    url = services.make_database(name)
-    services.administer(f'ALTER DATABASE "{name}" SET synchronous_commit TO off')
-    yield url
-    services.drop_database(name)
+    server = _SERVERS[kind]
+    try:
+        yield services.make_database(name, server)
+    finally:
+        services.drop_database(name, server)
 
 
 # -- Django's own test runner ----------------------------------------------------------------------------------------
@@ -85,10 +89,10 @@ def test_the_project_s_tests_on_a_file(tmp_path: Path):
     Site(f"sqlite:///{tmp_path}/site.sqlite3").test(*ON_A_DATABASE)
 
 
-@pytest.mark.postgresql
-def test_the_project_s_tests_on_postgresql():
-    need("postgresql")
-    Site(f"{services.POSTGRESQL_URL.rpartition('/')[0]}/wm_tests_{os.getpid()}").test(*ON_A_DATABASE)
+@pytest.mark.parametrize("kind", SERVERS)
+def test_the_project_s_tests_on_a_server(kind: str):
+    need(kind)
+    Site(f"{_SERVERS[kind].rpartition('/')[0]}/wm_tests_{os.getpid()}").test(*ON_A_DATABASE)
 
 
 @pytest.mark.postgresql
@@ -101,11 +105,10 @@ def test_transactions_on_a_pool_of_connections():
 # -- the tables ----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["sqlite", POSTGRESQL])
+@pytest.fixture(params=STORES)
 def two_urls(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
-    for first in address(request.param, tmp_path, "django"):
-        for second in address(request.param, tmp_path, "alembic"):
-            yield first, second
+    with address(request.param, tmp_path, "django") as first, address(request.param, tmp_path, "alembic") as second:
+        yield first, second
 
 
 def anatomy(url: str) -> dict[str, Any]:
@@ -115,15 +118,32 @@ def anatomy(url: str) -> dict[str, Any]:
     found = {}
     for table in sorted(name for name in look.get_table_names() if name.startswith("workmanager_")):
         columns = [
-            (each["name"], str(each["type"]), each["nullable"], str(each["default"]).strip("'"))
+            (each["name"], str(each["type"]).partition(" ")[0], each["nullable"], str(each["default"]).strip("'"))
             for each in look.get_columns(table)
         ]
         indexes = [
             (each["name"], each["column_names"], each["unique"], _condition(each)) for each in look.get_indexes(table)
         ]
-        found[table] = (sorted(columns), look.get_pk_constraint(table)["constrained_columns"], sorted(indexes))
+        found[table] = (
+            sorted(columns),
+            _collations(engine, table),
+            look.get_pk_constraint(table)["constrained_columns"],
+            sorted(indexes),
+        )
     engine.dispose()
     return found
+
+
+def _collations(engine: Engine, table: str) -> list[Any]:
+    """How a MariaDB compares texts: by each column, whatever was said of it and of its table."""
+    if engine.dialect.name != "mariadb" or table == VERSION_TABLE:
+        return []
+    asked = (
+        "SELECT column_name, character_set_name, collation_name FROM information_schema.columns"
+        " WHERE table_schema = database() AND table_name = :table ORDER BY column_name"
+    )
+    with engine.connect() as connection:
+        return list(map(tuple, connection.execute(text(asked), {"table": table})))
 
 
 def _condition(index: Any) -> str:
@@ -140,7 +160,7 @@ def test_django_s_migrations_and_the_store_s_own_make_the_same_tables(two_urls: 
     schema.migrate(database)
     database.close()
     found = anatomy(of_django)
-    assert found.keys() == metadata.tables.keys() | {"workmanager_version"}
+    assert found.keys() == metadata.tables.keys() | {VERSION_TABLE}
     assert found == anatomy(of_alembic)
     database = Database(of_django)
     schema.ensure(database)
@@ -153,11 +173,11 @@ def test_django_s_migrations_and_the_store_s_own_make_the_same_tables(two_urls: 
 # -- a worker beside it ------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=["sqlite", POSTGRESQL])
+@pytest.fixture(scope="module", params=STORES)
 def busy_site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The project, its database migrated by Django, and a worker."""
     folder = tmp_path_factory.mktemp("site")
-    for url in address(request.param, folder, "site"):
+    with address(request.param, folder, "site") as url:
         site = Site(url)
         site.migrate()
         log = folder / "log"

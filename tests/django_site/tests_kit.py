@@ -5,14 +5,16 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from django.db import connection
 from django.test import TestCase, TransactionTestCase
+from django.test.utils import CaptureQueriesContext
 
 from celery_workmanager import OneTimeWorkRequest, State, WorkQuery
 from celery_workmanager.testing import WorkManagerTestKit
 from tests.django_site.celery import app, work_manager
 from tests.django_site.models import Order
 from tests.django_site.shop import chain
-from tests.django_site.tasks import bake, deliver, fill
+from tests.django_site.tasks import bake, deliver, fill, sell, sell_outside
 
 
 def states() -> list[State]:
@@ -68,6 +70,16 @@ class InsideATransaction(TestCase):
         assert self.kit.run_until_idle() == 5
         assert set(states()) == {State.SUCCEEDED}
 
+    def test_a_work_ends_in_its_own_transaction(self):
+        sold = OneTimeWorkRequest(sell, {"title": "bun"})
+        failed = OneTimeWorkRequest(sell, {"title": "burnt bun", "fails": True})
+        work_manager.enqueue([sold, failed])
+        self.kit.run_until_idle()
+        infos = [work_manager.get_work_info_by_id(each.id) for each in (sold, failed)]
+        assert infos[0].output_data == {"order": Order.objects.get(title="bun").pk}
+        assert (infos[1].state, infos[1].error.message) == (State.FAILED, "both are taken back")
+        assert not Order.objects.filter(title="burnt bun").exists()
+
     def test_calls_and_changes(self):
         called = bake.delay(order=5)
         work_manager.pause(tag="order")
@@ -80,6 +92,14 @@ class InsideATransaction(TestCase):
         work_manager.prune_work()
         assert states() == []
 
+    def test_statements_can_be_shown(self):
+        """As with DEBUG, or in a toolbar."""
+        with CaptureQueriesContext(connection) as captured:
+            work_manager.enqueue(OneTimeWorkRequest(bake, {"order": "100 %s?"}, tags={"%d"}))
+            assert self.kit.run_until_idle() == 3
+            work_manager.cancel_all_work()
+        assert any("INTO workmanager_tag" in each["sql"] for each in captured)
+
     def test_told_of_after_the_commit_only(self):
         with self.captureOnCommitCallbacks() as callbacks:
             work_manager.enqueue(OneTimeWorkRequest(deliver, {"baked": 1}))
@@ -87,7 +107,12 @@ class InsideATransaction(TestCase):
 
 
 class Flushed(TransactionTestCase):
-    databases = frozenset({"default"})
+    def test_a_work_that_ends_in_no_transaction(self):
+        with WorkManagerTestKit(app) as kit:
+            called = sell_outside.delay()
+            kit.run_until_idle()
+            error = work_manager.get_work_info_by_id(called.id).error
+        assert error.message == "expected connection to be that of your transaction, got: None"
 
     def test_1_leaves_works(self):
         with WorkManagerTestKit(app) as kit:

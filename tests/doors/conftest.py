@@ -18,9 +18,18 @@ from click.testing import CliRunner
 from celery_workmanager import Worker, WorkManager
 from celery_workmanager.cli import work
 from celery_workmanager.store import Store
-from tests.stores import WORKER, make_store, postgresql_store_url, server, sqlite_template, store, store_address
+from tests.stores import (
+    WORKER,
+    make_store,
+    mariadb_store_url,
+    postgresql_store_url,
+    server,
+    sqlite_template,
+    store,
+    store_address,
+)
 
-__all__ = ["postgresql_store_url", "server", "sqlite_template", "store", "store_address"]
+__all__ = ["mariadb_store_url", "postgresql_store_url", "server", "sqlite_template", "store", "store_address"]
 
 
 @dataclass

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from celery import Celery
 from celery.bin.base import CLIContext
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 
 from celery_workmanager import WorkManager
 from celery_workmanager.cli import work
+from celery_workmanager.cli.common import INTERRUPTED, WorkCommand
 from celery_workmanager.store import Store
 from tests import services
 from tests.doors.conftest import Answer, Shell
@@ -159,3 +161,22 @@ def test_a_reader_that_goes_away_is_no_error(file: Store, tmp_path: Path):
     )  # fmt: skip
     assert done.stdout.startswith("ID")
     assert "Traceback" not in errors.read_text()
+
+
+def test_a_ctrl_c_that_a_library_turns_into_its_own_error_still_ends_it_quietly():
+    @click.command(cls=WorkCommand)
+    def interrupted() -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise AssertionError("a connection is checked in twice")
+
+    assert CliRunner().invoke(interrupted).exit_code == INTERRUPTED
+
+
+def test_an_error_without_a_ctrl_c_stays_one():
+    @click.command(cls=WorkCommand)
+    def broken() -> None:
+        raise AssertionError("a defect")
+
+    assert isinstance(CliRunner().invoke(broken).exception, AssertionError)

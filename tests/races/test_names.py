@@ -41,6 +41,7 @@ from tests.stores import (
     take_one,
     together,
     twin,
+    users_engine,
     wait_until,
 )
 
@@ -108,19 +109,19 @@ def test_many_enqueues_of_several_names_in_any_order_never_deadlock(store: Store
         each.close()
 
 
-def test_a_keep_that_reads_an_older_snapshot_is_refused_and_never_a_second_one(server: Store):
+def test_a_keep_that_reads_an_older_snapshot_is_refused_and_never_a_second_one(postgresql: Store):
     """In a caller's REPEATABLE READ transaction: it cannot see the work that was stored since it began."""
-    put_named(server, "order", KEEP, "x")
-    succeed(server, "x")
-    users = create_engine(server.database.url, isolation_level="REPEATABLE READ")
+    put_named(postgresql, "order", KEEP, "x")
+    succeed(postgresql, "x")
+    users = create_engine(postgresql.database.url, isolation_level="REPEATABLE READ")
     with users.connect() as connection, connection.begin() as transaction:
         connection.execute(text("SELECT count(*) FROM workmanager_work")).scalar()
-        put_named(server, "order", KEEP, "a")
+        put_named(postgresql, "order", KEEP, "a")
         with pytest.raises(DBAPIError, match="could not serialize"):
-            put_named(server, "order", KEEP, "b", connection=connection)
+            put_named(postgresql, "order", KEEP, "b", connection=connection)
         transaction.rollback()
     users.dispose()
-    assert states(server) == {"a": "ENQUEUED"}
+    assert states(postgresql) == {"a": "ENQUEUED"}
 
 
 # -- a name that somebody holds ------------------------------------------------------------------------------
@@ -144,19 +145,23 @@ def test_a_held_name_is_waited_for_only_so_long_while_everything_else_goes_on(se
     impatient.close()
 
 
+_SET_PATIENCE = {False: "SET LOCAL lock_timeout = '7s'", True: "SET innodb_lock_wait_timeout = 7"}
+_PATIENCE = {False: "SHOW lock_timeout", True: "SELECT @@innodb_lock_wait_timeout"}
+
+
 def test_giving_up_on_a_name_leaves_the_callers_transaction_usable(server: Store):
     impatient = twin(server, name_wait=0.2)
-    users = create_engine(server.database.url)
+    users = users_engine(server)
     with holding(server) as connection:
         put_named(server, "busy", KEEP, "a", connection=connection)
         with users.begin() as own:
-            own.execute(text("SET LOCAL lock_timeout = '7s'"))
+            own.execute(text(_SET_PATIENCE[server.database.is_mysql]))
             put(impatient, "before", connection=own)
             with pytest.raises(UniqueNameBusy):
                 put_named(impatient, "busy", KEEP, "b", connection=own)
-            assert own.execute(text("SHOW lock_timeout")).scalar() == "7s"
+            assert own.execute(text(_PATIENCE[server.database.is_mysql])).scalar() in ("7s", 7)
             put_named(impatient, "free", KEEP, "c", connection=own)
-            assert own.execute(text("SHOW lock_timeout")).scalar() == "7s"
+            assert own.execute(text(_PATIENCE[server.database.is_mysql])).scalar() in ("7s", 7)
     users.dispose()
     impatient.close()
     assert set(states(server)) == {"a", "before", "c"}
@@ -278,7 +283,7 @@ def test_the_loser_of_a_deadlock_in_the_callers_transaction_is_told(server: Stor
     put(server, "a", "b")
     calls: list[str] = []
     meet = threading.Barrier(2)
-    users = create_engine(server.database.url)
+    users = users_engine(server)
 
     def joined(order: tuple[str, str]) -> None:
         with users.begin() as connection:
@@ -290,8 +295,8 @@ def test_the_loser_of_a_deadlock_in_the_callers_transaction_is_told(server: Stor
     users.dispose()
 
 
-def test_a_serialization_failure_on_our_own_connection_is_run_again(server: Store):
-    put(server, "a")
+def test_a_serialization_failure_on_our_own_connection_is_run_again(postgresql: Store):
+    put(postgresql, "a")
     calls: list[int] = []
 
     def change(connection: Connection) -> None:
@@ -305,19 +310,19 @@ def test_a_serialization_failure_on_our_own_connection_is_run_again(server: Stor
             )
         connection.execute(text("UPDATE workmanager_work SET version = :new"), {"new": version + 1})
 
-    put_elsewhere = twin(server)
-    server.database.run(change)
+    put_elsewhere = twin(postgresql)
+    postgresql.database.run(change)
     assert len(calls) == 2
-    assert info(server, "a").version == 12
+    assert info(postgresql, "a").version == 12
     put_elsewhere.close()
 
 
-def test_a_server_with_a_stricter_default_changes_nothing_for_us(server: Store):
+def test_a_server_with_a_stricter_default_changes_nothing_for_us(postgresql: Store):
     """Our transactions say which isolation they need."""
-    url = server.database.url.update_query_dict({"options": "-c default_transaction_isolation=serializable"})
+    url = postgresql.database.url.update_query_dict({"options": "-c default_transaction_isolation=serializable"})
     strict = make_store(url.render_as_string(hide_password=False))
     with strict.database.transaction() as connection:
         assert connection.execute(text("SHOW transaction_isolation")).scalar() == "read committed"
     put(strict, "a")
-    assert state(server, "a") is State.ENQUEUED
+    assert state(postgresql, "a") is State.ENQUEUED
     strict.close()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy import Connection, event, text
 
 from celery_workmanager.errors import PauseIncomplete
 from celery_workmanager.outcome import Ending
@@ -41,6 +41,7 @@ from tests.stores import (
     take_one,
     together,
     twin,
+    users_engine,
     wait_until,
 )
 
@@ -98,7 +99,7 @@ def test_an_enqueue_at_the_same_moment_is_neither_started_nor_forgotten(
 def test_the_pause_waits_for_an_enqueue_that_could_not_see_it(server: Store, target: PauseTarget):
     """The enqueue loses: it has read that nothing is paused, and its works are held all the same."""
     other = twin(server)
-    users = create_engine(server.database.url)
+    users = users_engine(server)
     with users.connect() as connection, connection.begin() as transaction:
         put_red(server, "a", connection=connection)
         with meanwhile(lambda: pausing.pause(other, target)) as pause:
@@ -117,7 +118,7 @@ def test_the_resume_waits_for_an_enqueue_that_still_saw_the_pause(server: Store,
     """The enqueue loses: it was told to be held, and is freed by the resume it didn't know of."""
     other = twin(server)
     pausing.pause(server, target)
-    users = create_engine(server.database.url)
+    users = users_engine(server)
     with users.connect() as connection, connection.begin() as transaction:
         put_red(server, "a", connection=connection)
         with meanwhile(lambda: pausing.resume(other, target)) as resume:
@@ -137,7 +138,7 @@ def test_an_open_transaction_is_waited_for_in_bounds_and_seen_to_by_upkeep(serve
     put(server, job("before", tags={"red"}))
     if change is pausing.resume:
         pausing.pause(server, TAG)
-    users = create_engine(server.database.url)
+    users = users_engine(server)
     with users.connect() as connection, connection.begin():
         put(server, job("in it", tags={"red"}), connection=connection)
         with pytest.raises(PauseIncomplete, match="tag 'red'"):
@@ -155,7 +156,7 @@ def test_an_open_transaction_is_waited_for_in_bounds_and_seen_to_by_upkeep(serve
 
 def test_a_pause_blocks_no_enqueue_while_it_waits(server: Store):
     other = twin(server)
-    users = create_engine(server.database.url)
+    users = users_engine(server)
     with users.connect() as connection, connection.begin() as transaction:
         put(server, job("a", tags={"red"}), connection=connection)
         with meanwhile(lambda: pausing.pause(other, TAG)) as pause:

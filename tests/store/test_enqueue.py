@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 import pytest
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import event, text
 from sqlalchemy.engine import Engine
 
 from celery_workmanager.errors import DuplicateWorkId
@@ -33,6 +33,7 @@ from tests.stores import (
     step,
     succeed,
     take,
+    users_engine,
 )
 
 
@@ -155,7 +156,7 @@ def test_a_chain_of_two_thousand_works_is_stored_at_once(store: Store):
 
 def plain_engine(store: Store) -> Engine:
     """An engine as users have it: none of our pragmas, none of our transactions."""
-    return create_engine(store.database.url)
+    return users_engine(store)
 
 
 @pytest.fixture

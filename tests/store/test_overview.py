@@ -207,10 +207,12 @@ def test_what_a_prune_would_delete_is_what_it_deletes(store: Store):
 
 def test_a_database_that_may_forget_is_noticed(store: Store):
     asked = look(store, carelessness)
-    if store.database.is_sqlite:
-        assert asked == []
-    else:  # the tests' own database doesn't wait for the disk
+    if store.database.dialect == "postgresql":  # the tests' own database doesn't wait for the disk
         assert asked == ["synchronous_commit = off"]
+    elif store.database.is_sqlite:
+        assert asked == []
+    else:  # how the server of the tests is set is its own affair
+        assert [each.split(" = ")[0] for each in asked] in ([], ["innodb_flush_log_at_trx_commit"])
 
 
 def test_a_look_at_a_full_store_reads_no_whole_table(store: Store):

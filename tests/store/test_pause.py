@@ -474,7 +474,8 @@ def test_works_with_labels_look_once(store: Store):
 
 def test_a_work_with_labels_looks_with_its_own_insert(store: Store):
     found = statements_of(store, lambda: put_named(store, "n", KEEP, job(tags={"blue"})))
-    assert not [each for each in found if "workmanager_pause" in each and not each.startswith("INSERT")]
+    asking = [each.split()[0] for each in found if "workmanager_pause" in each]
+    assert asking == ["SELECT" if store.database.is_mysql else "INSERT"]  # it has no INSERT that answers
     pausing.pause(store, TAG)
     put_named(store, "m", KEEP, job("other", tags={"blue"}))
     assert open_works(store)[-1:] == ["other"]  # another label's pause is none of its own

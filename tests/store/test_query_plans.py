@@ -31,9 +31,9 @@ def check(plans: dict[str, list[Planned]]) -> None:
 
 
 @pytest.mark.parametrize("generic", [False, True])
-def test_no_everyday_statement_reads_a_whole_table_of_a_server(server: Store, generic: bool):
-    query_plans.fill(server, ROWS)
-    check(query_plans.plans(server, generic=generic))
+def test_no_everyday_statement_reads_a_whole_table_of_a_server(postgresql: Store, generic: bool):
+    query_plans.fill(postgresql, ROWS)
+    check(query_plans.plans(postgresql, generic=generic))
 
 
 def test_no_everyday_statement_reads_a_whole_table_of_a_file(tmp_path: Path):
@@ -44,18 +44,18 @@ def test_no_everyday_statement_reads_a_whole_table_of_a_file(tmp_path: Path):
     store.close()
 
 
-def test_a_claim_reads_what_it_takes_when_statistics_are_from_a_time_when_nothing_was_ready(server: Store):
+def test_a_claim_reads_what_it_takes_when_statistics_are_from_a_time_when_nothing_was_ready(postgresql: Store):
     """As when many works become due at once, some time after the last look at the table."""
-    put(server, *(job(f"later-{n:04}", initial_delay=60) for n in range(2000)))
-    with server.database.plain() as connection:
+    put(postgresql, *(job(f"later-{n:04}", initial_delay=60) for n in range(2000)))
+    with postgresql.database.plain() as connection:
         connection.execute(text("VACUUM ANALYZE"))
-    put(server, *(job(f"now-{n:04}") for n in range(2000)))
-    seen = server.look()
-    with query_plans.recorded(server) as statements:
-        server.look()
-        server.claim(seen.lanes, "node", 1, 16, stamp=seen.stamp)
-        server.next_moment()
-    with server.database.plain(relaxed=True) as connection:
+    put(postgresql, *(job(f"now-{n:04}") for n in range(2000)))
+    seen = postgresql.look()
+    with query_plans.recorded(postgresql) as statements:
+        postgresql.look()
+        postgresql.claim(seen.lanes, "node", 1, 16, stamp=seen.stamp)
+        postgresql.next_moment()
+    with postgresql.database.plain(relaxed=True) as connection:
         for statement, parameters in statements:
             rows = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, COSTS OFF) {statement}", parameters).scalars()
             most = max(int(found) for row in rows for found in re.findall(r"actual time=\S+ rows=(\d+)", row))

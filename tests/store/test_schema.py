@@ -19,7 +19,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
-from celery_workmanager import schema
+from celery_workmanager import mysql, schema
 from celery_workmanager.database import Database
 from celery_workmanager.errors import StoreNotMigrated, StoreUnavailable
 from celery_workmanager.migrations import HEAD, VERSION_TABLE
@@ -115,7 +115,7 @@ def test_migrations_and_tables_say_the_same(database: Database):
 def _same(found: list[Any], index: Any, dialect: str) -> None:
     (stored,) = [each for each in found if each["name"] == index.name]
     assert stored["column_names"] == [column.name for column in index.columns]
-    condition = index.dialect_options[dialect]["where"]
+    condition = None if dialect in mysql.DIALECTS else index.dialect_options[dialect]["where"]
     stored_condition = stored.get("dialect_options", {}).get(f"{dialect}_where")
     assert (condition is None) == (stored_condition is None)
     if condition is not None:
@@ -142,8 +142,9 @@ def test_a_migration_that_breaks_leaves_nothing_behind(database: Database, monke
     with pytest.raises(Exception, match="workmanager_work"):
         schema.migrate(database)
     with database.plain() as connection:
-        assert set(inspect(connection).get_table_names()) == {"workmanager_work"}
         assert schema.revision_of(connection) is None
+        if not database.is_mysql:  # which takes no change of a table back
+            assert set(inspect(connection).get_table_names()) == {"workmanager_work"}
 
 
 ENQUEUE = """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from sqlalchemy import create_engine
 
 from celery_workmanager.data import Data
 from celery_workmanager.outcome import Ending
@@ -33,6 +32,7 @@ from tests.stores import (
     succeed,
     take,
     take_one,
+    users_engine,
     verdicts,
 )
 
@@ -302,7 +302,7 @@ def test_texts_of_every_alphabet_and_size_come_back(store: Store):
 def test_the_nodes_finish_after_the_workers_own_is_accepted_and_changes_nothing(store: Store, ending: Ending):
     put_chain(store, "a", "b")
     claim = take_one(store, "a")
-    users = create_engine(store.database.url)
+    users = users_engine(store)
     with users.begin() as connection:
         (verdict,) = verdicts(store, [claim], ending, output='{"n": 1}')
         assert store.complete(connection, verdict) is True
@@ -318,7 +318,7 @@ def test_the_nodes_finish_after_the_workers_own_is_accepted_and_changes_nothing(
 def test_a_completion_that_is_rolled_back_leaves_the_run_its_work(store: Store):
     put_chain(store, "a", "b")
     claim = take_one(store, "a")
-    users = create_engine(store.database.url)
+    users = users_engine(store)
     with users.connect() as connection, connection.begin() as transaction:
         (verdict,) = verdicts(store, [claim], Ending.SUCCEEDED)
         assert store.complete(connection, verdict) is True
@@ -332,7 +332,7 @@ def test_a_run_that_has_lost_its_work_cannot_complete_it(store: Store):
     put(store, "a")
     claim = take_one(store, "a")
     store.cancel("a")
-    users = create_engine(store.database.url)
+    users = users_engine(store)
     with users.begin() as connection:
         (verdict,) = verdicts(store, [claim], Ending.SUCCEEDED)
         assert store.complete(connection, verdict) is False

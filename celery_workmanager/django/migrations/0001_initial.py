@@ -39,7 +39,7 @@ class Migration(migrations.Migration):
             name="Fact",
             fields=[
                 ("key", celery_workmanager.django.fields.TextKey(max_length=255, primary_key=True, serialize=False)),
-                ("value", models.TextField()),
+                ("value", celery_workmanager.django.fields.LongText()),
             ],
             options={
                 "db_table": "workmanager_fact",
@@ -64,7 +64,7 @@ class Migration(migrations.Migration):
                 ("pid_started_at", models.BigIntegerField()),
                 ("started_at", models.BigIntegerField()),
                 ("lease_until", models.BigIntegerField()),
-                ("facts", models.TextField()),
+                ("facts", celery_workmanager.django.fields.LongText()),
             ],
             options={
                 "db_table": "workmanager_node",
@@ -108,8 +108,8 @@ class Migration(migrations.Migration):
                 ("node", celery_workmanager.django.fields.TextKey(max_length=155, null=True)),
                 ("outcome", celery_workmanager.django.fields.TextKey(max_length=20)),
                 ("stop_reason", models.SmallIntegerField()),
-                ("output", models.TextField(null=True)),
-                ("error", models.TextField(null=True)),
+                ("output", celery_workmanager.django.fields.LongText(null=True)),
+                ("error", celery_workmanager.django.fields.LongText(null=True)),
             ],
             options={
                 "db_table": "workmanager_run",
@@ -221,7 +221,7 @@ class Migration(migrations.Migration):
             name="Result",
             fields=[
                 ("key", celery_workmanager.django.fields.TextKey(max_length=255, primary_key=True, serialize=False)),
-                ("value", models.TextField()),
+                ("value", celery_workmanager.django.fields.LongText()),
                 ("expires_at", models.BigIntegerField(null=True)),
             ],
             options={
@@ -287,14 +287,21 @@ class Migration(migrations.Migration):
                 ("period_at", models.BigIntegerField(null=True)),
                 ("override_at", models.BigIntegerField(null=True)),
                 ("override_generation", models.IntegerField(db_default=0)),
-                ("options", models.TextField()),
-                ("input", models.TextField()),
-                ("output", models.TextField(null=True)),
-                ("progress", models.TextField(null=True)),
-                ("error", models.TextField(null=True)),
+                ("options", celery_workmanager.django.fields.LongText()),
+                ("input", celery_workmanager.django.fields.LongText()),
+                ("output", celery_workmanager.django.fields.LongText(null=True)),
+                ("progress", celery_workmanager.django.fields.LongText(null=True)),
+                ("error", celery_workmanager.django.fields.LongText(null=True)),
             ],
             options={
                 "db_table": "workmanager_work",
+                "permissions": [
+                    ("cancel_work", "Can cancel work"),
+                    ("retry_work", "Can run finished work again"),
+                    ("run_work", "Can run work before its time"),
+                    ("pause_work", "Can pause and resume queues, tags and unique names"),
+                ],
+                "default_permissions": ("view",),
                 "indexes": [
                     celery_workmanager.django.fields.SmallIndex(
                         "waits_for", fields=["id"], name="workmanager_work_blocked"
