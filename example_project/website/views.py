@@ -153,7 +153,7 @@ def why(request: HttpRequest) -> HttpResponse:
     return render(request, "blur_o_matic/why.html", waiting.situation(visitor_of(request)))
 
 
-def not_found(request: HttpRequest, **_: Exception) -> HttpResponse:
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:  # noqa: ARG001  (Django hands it over)
     """The same page whether there is nothing, or something of somebody else's."""
     facts = {"has_ended": session_has_ended(request), "home": reverse("home")}
     return render(request, "blur_o_matic/not_found.html", facts, status=404)
