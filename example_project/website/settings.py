@@ -96,10 +96,8 @@ STATIC_URL = "static/"
 USE_TZ = True
 TIME_ZONE = "UTC"
 
-# A visitor is a session. It ends a day after the last page; the pictures do so a day after they came.
+# A visitor is a session. It ends a day after the last upload, and so does the picture.
 SESSION_COOKIE_AGE = 24 * 60 * 60
-SESSION_SAVE_EVERY_REQUEST = True
-MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
 X_FRAME_OPTIONS = "DENY"
 
 # An upload goes to the disk in pieces, never into memory.

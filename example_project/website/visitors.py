@@ -21,7 +21,8 @@ def visitor_of(request: HttpRequest) -> str:
 
 
 def welcome(request: HttpRequest) -> str:
-    """The visitor's name, made up on the first occasion."""
+    """The visitor's name, made up on the first occasion; the session begins its day again."""
+    request.session.modified = True
     return str(request.session.setdefault(_KEY, uuid.uuid4().hex))
 
 
