@@ -1,5 +1,5 @@
-# Two commands need nothing but Python >= 3.11 and make, and set everything up by themselves:
-#   make demo [IMAGE=photo.jpg] [LEVEL=3]     make test [ARGS="-k chains"]
+# Three commands need nothing but Python >= 3.11 and make, and set everything up by themselves:
+#   make demo [IMAGE=photo.jpg] [LEVEL=3]     make example [PORT=8000]     make test [ARGS="-k chains"]
 # PYTHON=… chooses an interpreter; without it the first one that really runs is taken.
 
 SHELL := /bin/sh
@@ -10,14 +10,17 @@ CONSTRAINTS ?=
 ARGS ?=
 IMAGE ?=
 LEVEL ?= 2
+HOST ?= 127.0.0.1
+PORT ?= 8000
 # Through the environment, so that the shell never reads a file's name.
 export IMAGE LEVEL
 
-.PHONY: help demo test quick test-lowest lint format bench compatibility upstream containers soak clean
+.PHONY: help demo example test quick test-lowest lint format bench compatibility upstream containers soak clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo [IMAGE=photo.jpg] [LEVEL=1|2|3]  blur a picture with a durable chain of works"
+	@echo "make example [PORT=8000] [HOST=127.0.0.1]  the same as a site: uploads, live progress, a history"
 	@echo "make test [ARGS=...]                       every test whose service is there, with coverage"
 	@echo "make quick [ARGS=...]                      the tests that take less than ten seconds each"
 	@echo "make test-lowest                           make quick, with the lowest supported versions"
@@ -31,6 +34,9 @@ help:
 
 demo: $(VENV)/.demo
 	@$(BIN)/python -m example_project.blur_o_matic.demo --level "$$LEVEL" -- "$$IMAGE"
+
+example: $(VENV)/.example
+	@exec $(BIN)/python -m example_project.website.serve --host "$(HOST)" --port "$(PORT)"
 
 test: $(VENV)/.test
 	@$(BIN)/coverage erase
@@ -100,10 +106,14 @@ $(VENV)/.demo: pyproject.toml $(CONSTRAINTS)
 	$(call install,demo)
 	@touch $@
 
+$(VENV)/.example: pyproject.toml $(CONSTRAINTS)
+	$(call install,example)
+	@touch $(VENV)/.demo $@
+
 $(VENV)/.test: pyproject.toml $(CONSTRAINTS)
 	$(call install,test)
-	@touch $(VENV)/.demo $@
+	@touch $(VENV)/.demo $(VENV)/.example $@
 
 $(VENV)/.dev: pyproject.toml $(CONSTRAINTS)
 	$(call install,dev)
-	@touch $(VENV)/.demo $(VENV)/.test $@
+	@touch $(VENV)/.demo $(VENV)/.example $(VENV)/.test $@

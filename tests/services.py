@@ -65,9 +65,11 @@ def _answer_broker(url: str) -> None:
         connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=5)
 
 
-def _answer_redis_server() -> None:
-    if shutil.which("redis-server") is None:
-        raise FileNotFoundError("no redis-server on the PATH")
+def _find(program: str) -> str:
+    path = shutil.which(program)
+    if path is None:
+        raise FileNotFoundError(f"no {program} on the PATH")
+    return path
 
 
 _QUESTIONS = {
@@ -75,7 +77,8 @@ _QUESTIONS = {
     "mariadb": _answer_mariadb,
     "redis": lambda: _answer_broker(REDIS_URL),
     "rabbitmq": lambda: _answer_broker(RABBITMQ_URL),
-    "redis-server": _answer_redis_server,
+    "redis-server": lambda: _find("redis-server"),
+    "chromium": lambda: _find("chromium"),
 }
 
 

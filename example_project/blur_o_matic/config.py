@@ -14,6 +14,7 @@ for folder in (PICTURES, STATE, MESSAGES):
 workmanager_store_url = os.environ.get("BLUR_O_MATIC_STORE", f"sqlite:///{STATE / 'store.sqlite3'}")
 
 broker_url = os.environ.get("BLUR_O_MATIC_BROKER", "filesystem://")
+broker_transport_options: dict[str, object] = {}
 if broker_url == "filesystem://":  # only `celery inspect` and the like go through it: works wait in the store
     broker_transport_options = {
         "data_folder_in": str(MESSAGES),

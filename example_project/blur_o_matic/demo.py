@@ -132,7 +132,7 @@ def _end(screen: Screen, works: Sequence[WorkInfo], *, mine: bool) -> int:
     if broken is not None:
         screen.say(f"{name_of(broken)} {broken.state.name}: {note_of(broken)}".rstrip(": "), "bold red")
         return 1
-    screen.say(f"Saved: {works[-1].output_data['image']}", "bold green")
+    screen.say(f"Saved: {works[-1].output_data['saved']}", "bold green")
     if not mine:
         screen.say("That was the earlier run's picture. Run it again for another one.")
     return 0

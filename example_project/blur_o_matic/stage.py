@@ -1,4 +1,4 @@
-"""The processes of the demonstration: one demo at a time on a checkout, and the Celery worker it starts."""
+"""The processes of a demonstration: one at a time on a checkout, and what it starts never outlives it for long."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 import psutil
@@ -21,13 +21,17 @@ PATIENCE = 15, 10
 
 
 class Stage:
-    """A lock that the system takes away with the process that holds it; its file names the worker."""
+    """A lock that the system takes away with the process that holds it; its file names the processes it started.
 
-    def __init__(self) -> None:
-        self._file = (STATE / "demo.lock").open("a+")
+    ``app`` is a word in the commands of those processes.
+    """
+
+    def __init__(self, name: str = "demo", app: str = APP) -> None:
+        self._file = (STATE / f"{name}.lock").open("a+")
+        self._app = app
 
     def take(self, *, wait: bool = False) -> bool:
-        """Whether the stage is ours now; False when another demo is on it."""
+        """Whether the stage is ours now; False when somebody else is on it."""
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
@@ -37,7 +41,7 @@ class Stage:
     @contextmanager
     def worker(self) -> Iterator[subprocess.Popen[bytes]]:
         """A Celery worker of our own; on the way out it ends what it runs and gives the rest back."""
-        self._end_orphan()
+        self.end_orphans()
         command = [sys.executable, "-m", "celery", "-A", APP, "worker", "--concurrency=2", "--loglevel=INFO"]
         quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
         with LOG.open("wb") as log:
@@ -45,37 +49,38 @@ class Stage:
             worker = subprocess.Popen(  # noqa: S603  (our own command)
                 [*command, *quiet], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        self._remember(worker.pid)
+        self.remember([worker.pid])
         try:
             yield worker
         finally:
-            _stop(worker)
+            stop(worker)
 
-    def _remember(self, pid: int) -> None:
+    def remember(self, pids: Iterable[int]) -> None:
+        """Write down what runs."""
         self._file.truncate(0)
-        self._file.write(str(pid))
+        self._file.write(" ".join(map(str, pids)))
         self._file.flush()
 
-    def _end_orphan(self) -> None:
-        """End the worker of a demo that was killed and could not do so itself."""
+    def end_orphans(self) -> None:
+        """End the processes of somebody who was killed and could not do so."""
         self._file.seek(0)
-        pid = self._file.read()
-        with suppress(ValueError, psutil.Error):
-            orphan = psutil.Process(int(pid))
-            if APP in orphan.cmdline():
-                orphan.kill()
-                orphan.wait(PATIENCE[1])
+        for pid in self._file.read().split():
+            with suppress(ValueError, psutil.Error):
+                orphan = psutil.Process(int(pid))
+                if any(self._app in word for word in orphan.cmdline()):
+                    orphan.kill()
+                    orphan.wait(PATIENCE[1])
 
 
-def _stop(worker: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
     """Celery's warm shutdown; its cold one when that takes too long; and a second Ctrl-C ends it at once."""
     try:
         for how, patience in zip((signal.SIGTERM, signal.SIGQUIT), PATIENCE, strict=True):
-            worker.send_signal(how)
+            process.send_signal(how)
             with suppress(subprocess.TimeoutExpired):
-                worker.wait(patience)
+                process.wait(patience)
                 return
     finally:
         with suppress(ProcessLookupError):
-            os.killpg(worker.pid, signal.SIGKILL)
-        worker.wait()
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
