@@ -355,7 +355,7 @@ class Manager(Enqueuer):
 
     async def aexplain(self, what: WorkId | WorkRequest) -> Explanation:
         """`explain` without blocking the event loop."""
-        return await asyncio.to_thread(self.explain, what)
+        return await self._in_thread(self.explain, what)
 
     def aobserve_work_info_by_id(self, id: WorkId, after: int | None = None) -> AsyncIterator[WorkInfo | None]:
         """`observe_work_info_by_id` as an async iterator."""

@@ -50,8 +50,9 @@ class DjangoDatabase(Database):
         return await sync_to_async(call, thread_sensitive=True)(*args)
 
     @contextmanager
-    def transaction(self, connection: Connection | None = None) -> Iterator[Connection]:
+    def transaction(self, connection: Connection | None = None, *, relaxed: bool = False) -> Iterator[Connection]:
         """A transaction of Django's, or a savepoint in the one that is open; or the caller's `connection`."""
+        del relaxed
         if connection is not None:
             with super().transaction(connection) as theirs:
                 yield theirs
@@ -70,14 +71,14 @@ class DjangoDatabase(Database):
             with engine_over(self.alias).connect() as own:
                 yield own
 
-    def run(self, work: Callable[[Connection], T], connection: Connection | None = None) -> T:
+    def run(self, work: Callable[[Connection], T], connection: Connection | None = None, *, relaxed: bool = False) -> T:
         """Run `work` in one transaction; one that is the caller's is never tried again."""
         if connection is None and self.is_joined:
-            return self._run(work)
-        return super().run(work, connection)
+            return self._run(work, relaxed=relaxed)
+        return super().run(work, connection, relaxed=relaxed)
 
-    def _run(self, work: Callable[[Connection], T]) -> T:
-        with self.transaction() as own:
+    def _run(self, work: Callable[[Connection], T], *, relaxed: bool) -> T:
+        with self.transaction(relaxed=relaxed) as own:
             if self.listener is None:
                 return work(own)
             with news.collected(own, self.listener) as told:
