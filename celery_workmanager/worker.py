@@ -144,15 +144,13 @@ class Worker(Task):
     @property
     def is_stopped(self) -> bool:
         """Whether this run should end now; its result won't count. Cheap; False outside a run."""
-        run = current_run()
-        return run is not None and run.stop_reason is not None
+        return self.stop_reason is not StopReason.NOT_STOPPED
 
     @property
     def stop_reason(self) -> StopReason:
         """Why this run should end, ``NOT_STOPPED`` while it needn't."""
         run = current_run()
-        reason = None if run is None else run.stop_reason
-        return StopReason.NOT_STOPPED if reason is None else reason
+        return (run and run.stop_reason) or StopReason.NOT_STOPPED
 
     def set_progress(self, data: Mapping[str, Any] | None = None, /, **values: Any) -> None:
         """Publish progress; the latest wins. Raises DataNotStorable, DataTooLarge."""

@@ -1,0 +1,147 @@
+"""Works that wait for files, as they are stored: who claims them, once, and what their next runs know."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from celery_workmanager.constraints import Constraints, ContentUriTrigger
+from celery_workmanager.file_triggers import FileTriggers
+from celery_workmanager.lanes import TRIGGER, lane_of
+from celery_workmanager.offer import Offer
+from celery_workmanager.outcome import Ending
+from celery_workmanager.pauses import PauseKind, PauseTarget
+from celery_workmanager.readings import Readings
+from celery_workmanager.store import Store, pausing, triggering
+from celery_workmanager.store.triggering import Waiting
+from celery_workmanager.timing import SECOND
+from celery_workmanager.triggers import Triggered
+from celery_workmanager.watching import Seen, Watched
+from celery_workmanager.work import StopReason
+from tests.stores import QUEUE, WORKER, end, job, move, put, row, start, state, take, together, twin
+
+ON_IN = Constraints(content_uri_triggers=(ContentUriTrigger("/in"),))
+LANE = lane_of(QUEUE, WORKER, "", TRIGGER)
+CHANGED = Triggered(("/in/a",), ("/in",))
+
+
+def the_waiting(store: Store) -> Waiting:
+    (found,) = triggering.waiting(store, [LANE])
+    return found
+
+
+def fire(store: Store, seen: Waiting, node: str = "node") -> list[str]:
+    return [each.id for each in triggering.fire(store, seen, CHANGED, node, 7)]
+
+
+def test_it_is_claimed_by_nobody_before_and_by_one_after(store: Store):
+    put(store, job("a", constraints=ON_IN))
+    assert take(store) == []
+    seen = the_waiting(store)
+    assert (seen.id, seen.since) == ("a", store.clock.now())
+    (claim,) = triggering.fire(store, seen, CHANGED, "node", 7)
+    assert claim.options["triggered"] == {"uris": ["/in/a"], "authorities": ["/in"]}
+    assert fire(store, seen, "other") == []
+    assert triggering.waiting(store, [LANE]) == []
+
+
+def test_two_nodes_that_see_the_same_change_start_one_run(server: Store):
+    other = twin(server)
+    for number in range(20):
+        put(server, job(f"w{number:02}", constraints=ON_IN))
+    seen = triggering.waiting(server, [LANE])
+    calls = [lambda s=s, n=n: [fire(s, each, n) for each in seen] for s, n in ((server, "one"), (other, "two"))]
+    first, second = together(*calls)
+    assert [bool(a) + bool(b) for a, b in zip(first, second, strict=True)] == [1] * 20
+    other.close()
+
+
+@pytest.mark.parametrize("ending", [Ending.STOPPED, Ending.RETRY, Ending.LOST])
+def test_the_next_run_waits_for_no_other_change(store: Store, ending: Ending):
+    put(store, job("a", constraints=ON_IN, backoff_delay=1))
+    (claim,) = triggering.fire(store, the_waiting(store), CHANGED, "node", 7)
+    start(store, claim)
+    end(store, claim, ending=ending, **({"reason": StopReason.DEVICE_STATE} if ending is Ending.STOPPED else {}))
+    move(store, 2 * SECOND)
+    (again,) = take(store)
+    assert again.options["triggered"]["uris"] == ["/in/a"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda store: store.update(job("a", constraints=ON_IN), QUEUE),
+        lambda store: store.cancel("a"),
+        lambda store: store.clock.move(61 * SECOND),
+        lambda store: pausing.pause(store, PauseTarget(PauseKind.QUEUE, QUEUE)),
+        lambda store: pausing.pause(store, PauseTarget(PauseKind.TAG, "red")),
+    ],
+    ids=["updated", "cancelled", "expired", "queue paused", "tag paused"],
+)
+def test_what_is_no_longer_as_it_was_seen_is_left_alone(store: Store, change: Callable[[Store], Any]):
+    put(store, job("a", constraints=ON_IN, expires=60, tags={"red"}))
+    seen = the_waiting(store)
+    change(store)
+    assert fire(store, seen) == []
+    assert "triggered" not in row(store, "a").options
+
+
+# -- a node's share ------------------------------------------------------------------------------------------------
+
+
+class Watcher:
+    """Remembers what it was asked to watch."""
+
+    def __init__(self) -> None:
+        self.wanted: list[dict[str, Watched]] = []
+
+    def __call__(self, on_change: Callable[[Seen], None]) -> Watcher:
+        return self
+
+    def watch(self, wanted: Mapping[str, Watched]) -> None:
+        self.wanted.append(dict(wanted))
+
+    def close(self) -> None:
+        self.wanted.append({})
+
+
+def share(store: Store, watcher: Watcher | None) -> FileTriggers:
+    lanes = {lane_of(QUEUE, WORKER): WORKER}
+    return FileTriggers(store, store.clock, Offer(lambda: lanes, store.clock, Readings), watcher)
+
+
+def test_only_what_waits_is_watched_and_claimed_when_its_changes_rest(store: Store):
+    watcher = Watcher()
+    files = share(store, watcher)
+    assert files.claim(store.look([]), "node") == []
+    assert watcher.wanted == []
+    put(store, job("a", constraints=ON_IN), "plain", job("b", constraints=ON_IN, queue="elsewhere"))
+    move(store, SECOND)
+    assert files.claim(store.look([]), "node") == []
+    (watched,) = watcher.wanted[-1].values()
+    assert (watched.targets[0].base, watched.age) == ("/in", SECOND)
+    files.changed([("/in/a", SECOND // 2)])
+    move(store, 9 * SECOND)
+    assert (files.claim(store.look([]), "node"), files.until_next()) == ([], 0.5)
+    move(store, SECOND // 2)
+    assert [each.id for each in files.claim(store.look([]), "node")] == ["a"]
+    assert (watcher.wanted[-1], files.claim(store.look([]), "node")) == ({}, [])
+    files.close()
+
+
+def test_without_watchfiles_nothing_is_claimed_and_the_log_says_so_once(store: Store, caplog: pytest.LogCaptureFixture):
+    put(store, job("a", constraints=ON_IN))
+    files = share(store, None)
+    with caplog.at_level(logging.ERROR):
+        for _ in range(2):
+            files.changed([("/in/a", 0)])
+            move(store, 60 * SECOND)
+            assert files.claim(store.look([]), "node") == []
+    assert [each.getMessage() for each in caplog.records] == [
+        "works wait for changes of files, which need celery-workmanager[files] to be watched"
+    ]
+    assert state(store, "a").name == "ENQUEUED"
+    files.close()
