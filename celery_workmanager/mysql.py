@@ -130,10 +130,15 @@ def refused_size(error: DBAPIError, engine: Engine) -> tuple[int, int] | None:
     # The server cuts the connection instead of an answer, or before it.
     try:
         with engine.connect() as connection:
-            most = int(connection.execute(text("SELECT @@max_allowed_packet")).scalar_one())
+            most = longest_statement(connection)
     except DBAPIError:
         return None
     return (size, most) if size > most - _NEVER_REFUSED else None
+
+
+def longest_statement(connection: Connection) -> int:
+    """How many bytes a statement may have."""
+    return int(connection.execute(text("SELECT @@max_allowed_packet")).scalar_one())
 
 
 #: Less than any server's ``max_allowed_packet``, and more than a statement of ours has beside its values.

@@ -134,9 +134,9 @@ def test_on_mariadb_every_text_is_compared_by_its_characters_and_may_be_long(mar
     with database.plain() as connection:
         engines = connection.execute(text(f"SELECT DISTINCT engine FROM information_schema.tables WHERE {of_ours}"))
         columns = f"SELECT DISTINCT data_type, collation_name FROM information_schema.columns WHERE {of_ours}"
-        texts = connection.execute(text(f"{columns} AND collation_name IS NOT NULL")).tuples().all()
+        texts = connection.execute(text(f"{columns} AND collation_name IS NOT NULL")).all()
         assert engines.scalars().all() == ["InnoDB"]
-    assert set(texts) == {("varchar", "utf8mb4_nopad_bin"), ("longtext", "utf8mb4_nopad_bin")}
+    assert {tuple(each) for each in texts} == {("varchar", "utf8mb4_nopad_bin"), ("longtext", "utf8mb4_nopad_bin")}
     database.close()
 
 
