@@ -11,7 +11,7 @@ from celery_workmanager.database import locking
 from celery_workmanager.events import Change, WorkEvent
 from celery_workmanager.lifecycle import UNFINISHED
 from celery_workmanager.news import note
-from celery_workmanager.tables import edge, member, metadata, permit, result, run, stop, tag, work
+from celery_workmanager.tables import edge, member, metadata, result, run, stop, tag, work
 from celery_workmanager.work import State
 
 CHUNK = 500
@@ -31,14 +31,16 @@ def chunks(items: Sequence[str], size: int = CHUNK) -> Iterator[Sequence[str]]:
 
 
 def delete_works(connection: Connection, ids: Sequence[str]) -> None:
-    """Delete works, their edges on both sides, tags and memberships of names. The names themselves stay."""
+    """Delete works, their edges on both sides, tags and memberships of names. The names themselves stay.
+
+    So do permits, which count no more: a user's transaction must hold nothing that claims under limits wait for.
+    """
     for some in chunks(ids):
         connection.execute(delete(edge).where(or_(edge.c.parent.in_(some), edge.c.child.in_(some))))
         connection.execute(delete(tag).where(tag.c.work.in_(some)))
         connection.execute(delete(member).where(member.c.work.in_(some)))
         connection.execute(delete(run).where(run.c.work.in_(some)))
         connection.execute(delete(stop).where(stop.c.work.in_(some)))
-        connection.execute(delete(permit).where(permit.c.work.in_(some)))
         connection.execute(delete(work).where(work.c.id.in_(some)))
 
 

@@ -165,16 +165,21 @@ def lock(connection: Connection, keys: Iterable[str], now: int) -> Locked:
     return _count(connection, wanted, now)
 
 
+_AT = select(
+    limit.c.key,
+    limit.c.full_at,
+    limit.c.wake_at,
+    select(func.count()).where(permit.c.key == limit.c.key, _COUNTS).correlate(limit).scalar_subquery(),
+).where(limit.c.key.in_(bindparam("keys", expanding=True)))
+
+
 def _count(connection: Connection, keys: Sequence[str], now: int) -> Locked:
     full_at: dict[str, int] = {}
     wake_at: dict[str, int | None] = {}
     running: dict[str, int] = {}
     for some in chunks(keys):
-        rows = select(limit.c.key, limit.c.full_at, limit.c.wake_at).where(limit.c.key.in_(some))
-        for row in connection.execute(rows):
-            full_at[row.key], wake_at[row.key] = row.full_at, row.wake_at
-        counted = select(permit.c.key, func.count()).where(permit.c.key.in_(some), _COUNTS).group_by(permit.c.key)
-        running |= dict(connection.execute(counted).tuples().all())
+        for key, *facts in connection.execute(_AT, {"keys": some}):
+            full_at[key], wake_at[key], running[key] = facts
     return Locked(Room(running, full_at, now), wake_at)
 
 
@@ -212,13 +217,21 @@ def write(
 # -- parked works ----------------------------------------------------------------------------------------------------
 
 
+_FIRST = (
+    select(work.c.urgency, work.c.run_at, work.c.id, work.c.options)
+    .where(work.c.parked_by == bindparam("under"))
+    .order_by(work.c.urgency, work.c.run_at, work.c.id)
+    .limit(bindparam("most"))
+)
+_FIRST_FREE = _FIRST.with_for_update(skip_locked=True)
+
+
 def _heads(connection: Connection, most: Mapping[str, int]) -> list[_Head]:
     """The first works that each key has parked, so many of each; those that others hold are passed over."""
     found = list[_Head]()
+    parked = _FIRST if connection.dialect.name == "sqlite" else _FIRST_FREE
     for key, number in most.items():
-        parked = select(work.c.urgency, work.c.run_at, work.c.id, work.c.options).where(work.c.parked_by == key)
-        parked = parked.order_by(work.c.urgency, work.c.run_at, work.c.id).limit(number)
-        for urgency, run_at, work_id, options in connection.execute(locking(parked, connection, skip=True)):
+        for urgency, run_at, work_id, options in connection.execute(parked, {"under": key, "most": number}):
             given = json.loads(options)
             # Of its limits those that may be meant by this key; the others are looked at when it is claimed.
             named = (given[name] for name in ("concurrency", "rate") if name in given)
@@ -226,10 +239,16 @@ def _heads(connection: Connection, most: Mapping[str, int]) -> list[_Head]:
     return found
 
 
+_READY = (
+    update(work)
+    .where(work.c.id.in_(bindparam("parked", expanding=True)), work.c.parked_by.is_not(None))
+    .values(parked_by=None, ready_lane=work.c.lane)
+)
+
+
 def _wake(connection: Connection, ids: Sequence[str]) -> None:
     for some in chunks(ids):
-        ready = update(work).where(work.c.id.in_(some), work.c.parked_by.is_not(None))
-        connection.execute(ready.values(parked_by=None, ready_lane=work.c.lane))
+        connection.execute(_READY, {"parked": some})
     if ids:
         ring(connection)
 
@@ -252,17 +271,21 @@ def _wake_first(connection: Connection, locked: Locked, most: Mapping[str, int])
 # -- when runs have ended, and time has passed -----------------------------------------------------------------------
 
 
+_ENDED = (permit.c.work.in_(bindparam("ids", expanding=True)), ~_COUNTS)
+_FREED = select(permit.c.key, func.count()).where(*_ENDED).group_by(permit.c.key)
+_TAKE_BACK = delete(permit).where(*_ENDED)
+
+
 def release(connection: Connection, ids: Sequence[str], now: int) -> None:
     """Take back permits of works whose runs have ended, after that was committed, and wake who waited for them."""
     freed: Counter[str] = Counter()
     for some in chunks(ids):
-        held = select(permit.c.key, func.count()).where(permit.c.work.in_(some), ~_COUNTS).group_by(permit.c.key)
-        freed.update(dict(connection.execute(held).tuples().all()))
+        freed.update(dict(connection.execute(_FREED, {"ids": some}).tuples().all()))
     if not freed:
         return
     locked = lock(connection, freed, now)
     for some in chunks(ids):
-        connection.execute(delete(permit).where(permit.c.work.in_(some), ~_COUNTS))
+        connection.execute(_TAKE_BACK, {"ids": some})
     _wake_first(connection, locked, {key: freed[key] for key in freed if locked.wake_at[key] is not None})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection
@@ -22,7 +23,11 @@ def upsert(table: Any, connection: Connection, *columns: str) -> Any:
 
     It locks the row even if nothing changes, and a caller's transaction that reads an older snapshot is refused.
     """
-    dialect = connection.dialect.name
+    return _upsert(table, connection.dialect.name, columns)
+
+
+@cache
+def _upsert(table: Any, dialect: str, columns: tuple[str, ...]) -> Any:
     if dialect in ("mysql", "mariadb"):
         given = mysql.insert(table)
         return given.on_duplicate_key_update({column: given.inserted[column] for column in columns})

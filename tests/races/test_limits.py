@@ -20,6 +20,7 @@ from celery_workmanager.store import Store, claiming, limiting
 from celery_workmanager.timing import SECOND
 from tests.stores import (
     QUEUE,
+    REPLACE,
     WORKER,
     end,
     is_blocked,
@@ -27,6 +28,7 @@ from tests.stores import (
     meanwhile,
     move,
     put,
+    put_named,
     register,
     row,
     rows_of,
@@ -152,3 +154,21 @@ def test_whatever_nodes_do_at_once_no_more_run_than_may_and_all_come_to_an_end(s
     assert found == [None, None, None]
     assert sorted(over) == sorted(states(store))
     assert rows_of(store, "permit") == 0
+
+
+def test_a_users_open_transaction_that_replaces_a_run_keeps_no_claim_waiting(server: Store):
+    """The user loses nothing, and neither does the node: until the commit the run counts, afterwards it doesn't."""
+    put_named(server, "import", REPLACE, job("a", **ONE))
+    (a,) = take(server, "one")
+    users = create_engine(server.database.url)
+    with users.connect() as connection, connection.begin() as transaction:
+        put_named(server, "import", REPLACE, job("b", **ONE), connection=connection)
+        put(server, job("c", **ONE))
+        assert take(server, "two", 5) == []
+        move(server, limiting.RECHECK)
+        assert server.wake_limited() == 1
+        transaction.commit()
+    users.dispose()
+    assert end(server, a).stale == {"a"}
+    assert [claim.id for claim in take(server, "two", 5)] == ["b"]
+    assert rows_of(server, "permit") == 1

@@ -347,12 +347,13 @@ def test_a_parked_work_expires(store: Store):
     assert parked(store, "b") == [None]
 
 
-def test_a_replaced_run_makes_room_and_its_permit_is_gone(store: Store):
+def test_a_replaced_run_makes_room_and_its_permit_goes_with_its_end(store: Store):
     put_named(store, "import", REPLACE, job("a", **ONE))
-    take(store)
+    (a,) = take(store)
     put_named(store, "import", REPLACE, job("b", **ONE))
-    assert rows_of(store, "permit") == 0
     assert ids(take(store)) == ["b"]
+    assert end(store, a).stale == {"a"}
+    assert rows_of(store, "permit") == 1
 
 
 def test_a_retried_work_waits_as_its_first_run_did(store: Store):
