@@ -124,6 +124,7 @@ def node_facts(row: leasing.NodeRow, now: int, holds: int = 0) -> NodeFacts:
         holds=holds,
         readings=Readings.from_json(facts.get("readings", {})),
         watches_files=bool(facts.get("watches_files")),
+        is_closing=bool(facts.get("is_closing")),
     )
 
 

@@ -76,6 +76,7 @@ class Node:
                 **facts(),
                 "readings": self._sensors.readings().to_json(),
                 "watches_files": can_watch(),
+                "is_closing": self.dispatcher.closed,
             },
             outage=self._outage,
         )
@@ -162,6 +163,7 @@ class Node:
         Runs in a signal handler, maybe twice, so it touches no lock; the engine's answers wake the dispatcher.
         """
         self.dispatcher.close_to_new()
+        self.lease.facts_changed()
 
     def drain(self, unless: Callable[[], bool] = lambda: False) -> None:
         """Wait until everything that runs has ended and is written, ``unless`` that is true meanwhile.

@@ -35,6 +35,8 @@ class NodeFacts:
     readings: Readings = field(default_factory=Readings)
     #: Whether it can watch files.
     watches_files: bool = False
+    #: Whether it takes nothing more because its worker shuts down.
+    is_closing: bool = False
 
     @property
     def lost_at(self) -> datetime | None:
@@ -86,7 +88,7 @@ def of_nodes(
 
     `drained`: since when, by the names of nodes.
     """
-    alive = [node for node in nodes if node.is_alive]
+    alive = [node for node in nodes if node.is_alive and not node.is_closing]
     serving = [node for node in alive if node.consumes(queue) and node.knows(worker)]
     if not serving:
         return OfNodes(holding=(_unserved(queue, worker, nodes, alive),))
@@ -104,6 +106,11 @@ def of_nodes(
 
 def _unserved(queue: str, worker: str, nodes: Sequence[NodeFacts], alive: Sequence[NodeFacts]) -> Reason:
     if not alive:
+        if closing := [node.name for node in nodes if node.is_alive]:
+            views = tuple(NodeView(name, "is shutting down") for name in closing[:MOST_VIEWS])
+            return Reason(
+                ReasonKind.NO_NODE, f"{listed(closing, 'and')} will shut down; no other is alive", nodes=views
+            )
         last = max(nodes, key=lambda node: node.lease_until, default=None)
         lost = "" if last is None else f"; the last one was {last.name}"
         until = None if last is None else last.lost_at

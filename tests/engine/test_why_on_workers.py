@@ -193,3 +193,17 @@ def test_a_change_while_no_node_may_watch_is_not_lost(site: Site, tmp_path: Path
     for name in ("a@here", "b@here"):
         site.manager.resume(node=name)
     assert str(file) in site.output(work)["uris"]
+
+
+def test_a_worker_that_shuts_down_takes_nothing_more(site: Site):
+    """The last test: it ends the workers."""
+    for _ in READINGS:
+        site.until(site.put("why.wait", input_data={"gate": "last"}), ReasonKind.RUNNING)
+    for process in site.processes:
+        process.terminate()
+    work = site.put()
+    assert site.until(work, ReasonKind.NO_NODE).first.text == "a@here and b@here will shut down; no other is alive"
+    (site.folder / "last").touch()
+    for process in site.processes:
+        process.wait(30)
+    assert site.why(work).first.text == "no node is alive"

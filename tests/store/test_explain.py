@@ -232,6 +232,14 @@ def test_without_a_node_the_last_one_is_named(store: Store):
     assert kinds(store) == ["no_node"]
 
 
+def test_a_node_that_shuts_down_takes_nothing_more(store: Store):
+    node(store, is_closing=True)
+    put(store, "a")
+    assert why(store) == [("no_node", "w@alpha will shut down; no other is alive")]
+    node(store, "w@beta")
+    assert kinds(store) == ["ready"]
+
+
 def test_the_nearest_near_miss_is_told_of_a_queue_and_of_a_worker(store: Store):
     node(store, queues=["mail"])
     node(store, "w@beta", queues=["mail"], workers=["shop.sell"])
