@@ -105,7 +105,7 @@ def _nodes(connection: Connection, now: int) -> tuple[NodeFacts, ...]:
     rows = sorted((row for row in leasing.nodes(connection) if row.runs_works), key=lambda row: row.name)
     held = select(work.c.node).where(work.c.node.is_not(None)).limit(MOST).subquery("held")
     numbers = connection.execute(select(held.c.node, func.count().label("number")).group_by(held.c.node))
-    holds: dict[str, int] = dict(numbers.tuples().all())
+    holds: dict[str, int] = dict(numbers.all())
     return tuple(node_facts(row, now, holds.get(row.id, 0)) for row in rows)
 
 

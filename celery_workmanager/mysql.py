@@ -87,6 +87,15 @@ def is_mariadb(connection: Connection) -> bool:
     return bool(getattr(connection.dialect, "is_mariadb", False))
 
 
+def small_index_columns(dialect: str, guard: str, *columns: str) -> list[str]:
+    """The columns of an index that leaves out rows where `guard` is NULL.
+
+    There are no partial indexes here: `guard` leads them, so that those rows lie together at one end.
+    """
+    leads = dialect in DIALECTS and guard not in columns
+    return [guard, *columns] if leads else list(columns)
+
+
 @contextmanager
 def as_guest(connection: Connection, wait: float) -> Iterator[None]:
     """Inside a caller's transaction: locks are waited for as in ours, and what fails leaves nothing behind.

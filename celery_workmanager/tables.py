@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.mysql import LONGTEXT
 
-from celery_workmanager.mysql import DIALECTS
+from celery_workmanager.mysql import DIALECTS, small_index_columns
 from celery_workmanager.pauses import PauseKind, PausePhase
 from celery_workmanager.work import State
 
@@ -264,15 +264,6 @@ Index("workmanager_edge_child", edge.c.child, edge.c.position)
 Index("workmanager_tag_tag", tag.c.tag, tag.c.work)
 Index("workmanager_member_work", member.c.work)
 _small_index("workmanager_result_expires", result.c.expires_at, result.c.expires_at)
-
-
-def small_index_columns(dialect: str, guard: str, *columns: str) -> list[str]:
-    """The columns of an index that leaves out rows where `guard` is NULL.
-
-    MySQL has no partial indexes: there `guard` leads them, so that those rows lie together at one end.
-    """
-    leads = dialect in ("mysql", "mariadb") and guard not in columns
-    return [guard, *columns] if leads else list(columns)
 
 
 def metadata_of(dialect: str) -> MetaData:

@@ -1,7 +1,5 @@
 """Alembic migrations of the store's tables."""
 
-from __future__ import annotations
-
 #: The revision this version of the package needs; a test holds it equal to the newest script.
 HEAD = "0006"
 VERSION_TABLE = "workmanager_version"
