@@ -185,7 +185,7 @@ class StoreBusy(StoreError, TimeoutError):
         )
 
 
-class StatementTooLarge(StoreError, ValueError):
+class StatementTooLarge(WorkManagerError, ValueError):
     """The database takes no statement of that size (MySQL's ``max_allowed_packet``); sizes in bytes."""
 
     def __init__(self, url: str, size: int, limit: int) -> None:

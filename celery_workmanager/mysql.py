@@ -87,6 +87,15 @@ def is_mariadb(connection: Connection) -> bool:
     return bool(getattr(connection.dialect, "is_mariadb", False))
 
 
+def small_index_columns(dialect: str, guard: str, *columns: str) -> list[str]:
+    """The columns of an index that leaves out rows where `guard` is NULL.
+
+    There are no partial indexes here: `guard` leads them, so that those rows lie together at one end.
+    """
+    leads = dialect in DIALECTS and guard not in columns
+    return [guard, *columns] if leads else list(columns)
+
+
 @contextmanager
 def as_guest(connection: Connection, wait: float) -> Iterator[None]:
     """Inside a caller's transaction: locks are waited for as in ours, and what fails leaves nothing behind.
@@ -130,10 +139,15 @@ def refused_size(error: DBAPIError, engine: Engine) -> tuple[int, int] | None:
     # The server cuts the connection instead of an answer, or before it.
     try:
         with engine.connect() as connection:
-            most = int(connection.execute(text("SELECT @@max_allowed_packet")).scalar_one())
+            most = longest_statement(connection)
     except DBAPIError:
         return None
     return (size, most) if size > most - _NEVER_REFUSED else None
+
+
+def longest_statement(connection: Connection) -> int:
+    """How many bytes a statement may have."""
+    return int(connection.execute(text("SELECT @@max_allowed_packet")).scalar_one())
 
 
 #: Less than any server's ``max_allowed_packet``, and more than a statement of ours has beside its values.

@@ -25,8 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.mysql import LONGTEXT
 
-from celery_workmanager.migrations import small_index_columns
-from celery_workmanager.mysql import DIALECTS
+from celery_workmanager.mysql import DIALECTS, small_index_columns
 from celery_workmanager.pauses import PauseKind, PausePhase
 from celery_workmanager.work import State
 

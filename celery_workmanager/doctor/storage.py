@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 from sqlalchemy.exc import SQLAlchemyError
 
-from celery_workmanager import schema
+from celery_workmanager import mysql, schema
 from celery_workmanager.app import WorkManager
 from celery_workmanager.database import Database, time_of
 from celery_workmanager.doctor.finding import Finding, error, note, several, warning
@@ -39,6 +39,7 @@ def examine(manager: WorkManager) -> Iterator[Finding]:
             if any(each.code in CLOSED for each in found):
                 return
         yield from _server(database)
+        yield from _room(manager)
     except StoreError as away:
         yield error(
             "store-away",
@@ -144,6 +145,21 @@ def _server(database: Database) -> Iterator[Finding]:
             f"The database's clock is {abs(skew):.1f} s {'ahead of' if skew > 0 else 'behind'} this machine's.",
             "Works go by the database's clock. A moment that this machine computes (eta, expires) is off by as much.",
             "Let both machines keep their time (NTP, chrony).",
+        )
+
+
+def _room(manager: WorkManager) -> Iterator[Finding]:
+    database, longest = manager.store.database, manager.settings.limits.call_max_bytes
+    if not database.is_mysql:
+        return
+    with database.plain() as connection:
+        room = mysql.longest_statement(connection)
+    if room < 2 * longest:
+        yield warning(
+            "store-packet",
+            f"The database takes statements of {room} bytes; a call of {longest} bytes may need twice as many, quoted.",
+            "A longer enqueue is refused, and a work whose result is longer fails.",
+            f"Set the server's max_allowed_packet to {4 * longest}, or lower workmanager_call_max_bytes.",
         )
 
 

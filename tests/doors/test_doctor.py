@@ -235,6 +235,13 @@ def test_tables_that_were_changed_by_hand_are_found(store: Store):
     assert "strangers" not in seen
 
 
+@pytest.mark.mariadb
+def test_a_server_that_takes_only_short_statements_is_found(mariadb_store_url: str):
+    assert "store-packet" not in findings(make(mariadb_store_url))
+    roomy = make(mariadb_store_url, workmanager_call_max_bytes=1024 * 1024 * 1024)
+    assert "max_allowed_packet" in findings(roomy)["store-packet"].do
+
+
 def test_a_server_that_may_forget_commits_is_found(postgresql: Store):
     manager = make(postgresql.database.url.render_as_string(hide_password=False))
     assert "synchronous_commit = off" in findings(manager)["store-careless"].seen

@@ -90,7 +90,7 @@ def test_our_own_connections_read_what_is_committed_and_wait_only_so_long(mariad
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "READ UNCOMMITTED"])
 def test_a_callers_transaction_that_may_read_an_old_snapshot_is_refused(mariadb: Store, level: str):
     """The database would refuse nothing: a name would be given twice, a child be missed by its parent's cancel."""
-    users = create_engine(mariadb.database.url, isolation_level=level)  # type: ignore[arg-type]
+    users = create_engine(mariadb.database.url, isolation_level=level)
     with users.begin() as connection:
         connection.execute(select(work.c.id)).all()
         with pytest.raises(UnsupportedOperation, match=f"READ COMMITTED, got: {level}"):
@@ -327,7 +327,7 @@ def test_the_clock_is_the_servers_in_whatever_zone_it_lives(mariadb: Store, conn
     before, now, after = time.time(), time_of(connection), time.time()
     assert now is not None
     assert before - 1 < now / 1_000_000 < after + 1
-    assert time_of(connection) > now  # within one transaction, too
+    assert (time_of(connection) or 0) > now  # within one transaction, too
 
 
 # -- the graph ---------------------------------------------------------------------------------------------------

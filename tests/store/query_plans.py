@@ -220,8 +220,8 @@ def explained(connection: Connection, statement: str, parameters: Any, *, generi
             depth[number] = depth[parent] + 1
         return Planned(statement, "\n".join("  " * depth[row[0]] + row[3] for row in rows))
     if connection.dialect.name == "mariadb":
-        rows = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).mappings().all()
-        steps = (f"{row['table']}: {row['type']} {row['key']} ({row['Extra']})" for row in rows)
+        named = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).mappings()
+        steps = (f"{row['table']}: {row['type']} {row['key']} ({row['Extra']})" for row in named)
         return Planned(statement, "\n".join(steps))
     if not generic:
         rows = connection.exec_driver_sql(f"EXPLAIN (COSTS OFF) {statement}", parameters).all()

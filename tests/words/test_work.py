@@ -163,6 +163,7 @@ FACTS = {
     "StoreNotMigrated": ("postgresql://db/shop", None, "0001"),
     "StoreUnavailable": ("postgresql://db/shop", OSError("refused")),
     "StoreBusy": ("sqlite:///works.sqlite3", 5.0),
+    "StatementTooLarge": ("mariadb://db/shop", 11, 10),
     "PauseIncomplete": ("tag 'red'", 5.0),
     "UnsupportedOperation": ("a sentence",),
     "MergeError": ("key", "int", "str"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from celery_workmanager.migrations import small_index_columns
+from celery_workmanager.mysql import small_index_columns
 
 revision = "0003"
 down_revision = "0002"
