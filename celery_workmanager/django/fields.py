@@ -7,7 +7,6 @@ from typing import Any
 from django.db import models
 
 from celery_workmanager import mysql
-from celery_workmanager.migrations import small_index_columns
 
 
 class _ExactText(models.Field):
@@ -57,7 +56,7 @@ class SmallIndex(models.Index):
         connection = schema_editor.connection
         is_partial = connection.features.supports_partial_indexes
         made = models.Index(
-            fields=small_index_columns(connection.vendor, self.guard, *self.fields),
+            fields=mysql.small_index_columns(connection.vendor, self.guard, *self.fields),
             name=self.name,
             condition=models.Q((f"{self.guard}__isnull", False)) if is_partial else None,
         )
