@@ -42,7 +42,7 @@ class TextKey(_ExactText, models.CharField):
 
 
 class SmallIndex(models.Index):
-    """An index of the rows in which `guard` isn't NULL: of all rows where the database has no partial indexes.
+    """An index of the rows in which `guard` isn't NULL; where there are no partial indexes, those rows come last in it.
 
     Django's own kind of a condition would leave the whole index out there.
     """
@@ -53,11 +53,14 @@ class SmallIndex(models.Index):
 
     def create_sql(self, model: Any, schema_editor: Any, using: str = "", **kwargs: Any) -> Any:
         """The statement that makes it."""
-        if not schema_editor.connection.features.supports_partial_indexes:
-            return super().create_sql(model, schema_editor, using, **kwargs)
-        condition = models.Q((f"{self.guard}__isnull", False))
-        partial = models.Index(fields=self.fields, name=self.name, condition=condition)
-        return partial.create_sql(model, schema_editor, using, **kwargs)
+        connection = schema_editor.connection
+        is_partial = connection.features.supports_partial_indexes
+        made = models.Index(
+            fields=mysql.small_index_columns(connection.vendor, self.guard, *self.fields),
+            name=self.name,
+            condition=models.Q((f"{self.guard}__isnull", False)) if is_partial else None,
+        )
+        return made.create_sql(model, schema_editor, using, **kwargs)
 
     def deconstruct(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         """How a migration writes it down."""
