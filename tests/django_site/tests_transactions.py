@@ -22,9 +22,9 @@ from celery_workmanager.errors import DuplicateWorkId, StoreNotMigrated, StoreUn
 from celery_workmanager.events import Change
 from celery_workmanager.store.base import StoreBase
 from celery_workmanager.tables import metadata
-from tests.django_site.celery import app, work_manager
+from tests.django_site.celery import work_manager
 from tests.django_site.models import Order
-from tests.django_site.shop import chain
+from tests.django_site.shop import app_with, chain
 from tests.django_site.tasks import bake, deliver
 
 IS_SQLITE = connection.vendor == "sqlite"
@@ -314,15 +314,3 @@ class Schema(Committed):
 
     def test_models_have_all_their_migrations(self):
         call_command("makemigrations", check=True, dry_run=True, verbosity=0)
-
-
-def app_with(**settings: Any) -> Any:
-    """Another app in this project, with the same workers."""
-    from celery import Celery
-
-    made = Celery("other", set_as_current=False)
-    made.config_from_object("django.conf:settings", namespace="CELERY")
-    made.conf.update({f"workmanager_{key}": value for key, value in settings.items()})
-    for name in (bake.name, deliver.name):
-        made.tasks.setdefault(name, app.tasks[name])
-    return made
