@@ -15,6 +15,7 @@ from celery_workmanager.cli.common import read
 from celery_workmanager.cli.works import facts
 from celery_workmanager.django.graph_svg import drawing_of
 from celery_workmanager.django.models import Stop
+from celery_workmanager.errors import WorkNotFound
 from celery_workmanager.overview import family
 from celery_workmanager.timing import as_datetime
 from celery_workmanager.work import State, StopReason, WorkInfo
@@ -33,6 +34,7 @@ def detail_of(manager: WorkManager, info: WorkInfo) -> dict[str, Any]:
         "info": info,
         "facts": [(title, value) for title, value in facts(info, manager.clock.now()) if value],
         "note": words.note(info),
+        "reasons": [] if info.state.is_finished else _reasons(manager, info.id),
         "blocks": list(_blocks(info)),
         "retry_of": info.retry_of and address_of(info.retry_of),
         "graph": graph,
@@ -56,6 +58,14 @@ def possible(info: WorkInfo) -> set[str]:
     if info.state.is_finished:
         return {"retry"}
     return {"cancel"} if info.state is State.RUNNING else {"cancel", "run_now"}
+
+
+def _reasons(manager: WorkManager, work_id: str) -> list[str]:
+    """Why it waits, the reason to look at first."""
+    try:
+        return [reason.text for reason in manager.explain(work_id).reasons]
+    except WorkNotFound:
+        return []  # pruned a moment ago
 
 
 def _blocks(info: WorkInfo) -> Iterator[tuple[str, str]]:

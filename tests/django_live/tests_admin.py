@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.utils.html import escape
 
 from celery_workmanager import ExistingWorkPolicy, OneTimeWorkRequest, PeriodicWorkRequest, State
 from tests.django_live import site
@@ -159,6 +160,17 @@ def test_a_works_page(kit, wm, viewer):
     html = page_of(viewer, failed)
     assert "ValueError: no paint for" in html
     assert "Traceback" in html
+
+
+def test_why_a_work_waits(kit, wm, viewer, paint):
+    waiting, done = paint(request={"initial_delay": 3600}), paint()
+    kit.run_until_idle()
+    wm.pause(queue="celery")
+
+    assert [
+        reason for reason in wm.explain(waiting).reasons if escape(reason.text) not in page_of(viewer, waiting)
+    ] == []
+    assert "Why it waits" not in page_of(viewer, done)
 
 
 def test_past_and_coming_runs_and_stops(kit, wm, viewer):
