@@ -23,7 +23,7 @@ from celery_workmanager.ids import check_id, new_id
 from celery_workmanager.observe import async_changes, changes, watch_list, watch_one
 from celery_workmanager.operation import Operation
 from celery_workmanager.pauses import PauseInfo, PauseTarget
-from celery_workmanager.periodic import PeriodicWorkRequest
+from celery_workmanager.periodic import PeriodicWorkRequest, with_periodic
 from celery_workmanager.periods import fitted
 from celery_workmanager.planning import Step
 from celery_workmanager.policies import ExistingPeriodicWorkPolicy, ExistingWorkPolicy, UpdateResult
@@ -84,7 +84,7 @@ class Manager(Enqueuer):
 
         Raises InvalidRequest, UnknownWorker, DataTooLarge, StoreError; then nothing is stored.
         """
-        if (several := _with_periodic(requests)) is not None:
+        if (several := with_periodic(requests)) is not None:
             return self._enqueue_steps([self._checked(Step(several))], connection)
         return self.begin_with(requests).enqueue(connection)
 
@@ -380,20 +380,6 @@ class Manager(Enqueuer):
 
 def _is_signature(requests: Any) -> TypeGuard[Mapping[str, Any]]:
     return isinstance(requests, Mapping) and "task" in requests and "subtask_type" in requests
-
-
-def _with_periodic(requests: Any) -> tuple[WorkRequest, ...] | None:
-    """The requests when there is periodic work among them: it has no place in a chain."""
-    if isinstance(requests, PeriodicWorkRequest):
-        return (requests,)
-    if not isinstance(requests, (list, tuple)):
-        return None
-    if not any(issubclass(kind, PeriodicWorkRequest) for kind in set(map(type, requests))):
-        return None
-    for each in requests:
-        if not isinstance(each, WorkRequest):
-            raise InvalidRequest(None, "a OneTimeWorkRequest or a PeriodicWorkRequest", each)
-    return tuple(requests)
 
 
 def _as_step(step: WorkContinuation) -> Step:

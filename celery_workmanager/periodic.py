@@ -164,3 +164,17 @@ def _no_moment(deadline: Any) -> Any:
     if isinstance(deadline, datetime):
         raise InvalidRequest("deadline", "a duration: that of periodic work counts from each run's moment", deadline)
     return deadline
+
+
+def with_periodic(requests: Any) -> tuple[WorkRequest, ...] | None:
+    """The requests when there is periodic work among them: it has no place in a chain."""
+    if isinstance(requests, PeriodicWorkRequest):
+        return (requests,)
+    if not isinstance(requests, (list, tuple)):
+        return None
+    if not any(issubclass(kind, PeriodicWorkRequest) for kind in set(map(type, requests))):
+        return None
+    for each in requests:
+        if not isinstance(each, WorkRequest):
+            raise InvalidRequest(None, "a OneTimeWorkRequest or a PeriodicWorkRequest", each)
+    return tuple(requests)

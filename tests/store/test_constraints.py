@@ -195,7 +195,8 @@ def test_works_without_constraints_pay_nothing(store: Store):
 def test_a_deadline_changes_the_lane_whatever_the_state(store: Store):
     given: dict[str, Any] = {"constraints": CHARGING, "deadline": 60}
     put(store, job("ready", **given), job("claimed", **given))
-    put(store, job("delayed", initial_delay=90, **given))
+    with pytest.warns(ConstraintsWarning, match="comes before the initial delay"):
+        put(store, job("delayed", initial_delay=90, **given))
     put(
         store, job("done", **given), job("held", tags={"red"}, **given), job("later", constraints=CHARGING, deadline=61)
     )

@@ -161,7 +161,7 @@ FACTS = {
     "UnknownConstraint": ("queue_shrt", ["queue_short"]),
     "AlreadyInitialized": ("shop",),
     "NotInitialized": ("shop",),
-    "StoreNotMigrated": ("postgresql://db/shop", None, "0001"),
+    "StoreNotMigrated": ("postgresql://db/shop", None, "0001", "celery -A proj work migrate"),
     "StoreUnavailable": ("postgresql://db/shop", OSError("refused")),
     "StoreBusy": ("sqlite:///works.sqlite3", 5.0),
     "StatementTooLarge": ("mariadb://db/shop", 11, 10),
