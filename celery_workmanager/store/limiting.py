@@ -280,7 +280,8 @@ def release(connection: Connection, ids: Sequence[str], now: int) -> None:
     """Take back permits of works whose runs have ended, after that was committed, and wake who waited for them."""
     freed: Counter[str] = Counter()
     for some in chunks(ids):
-        freed.update(dict(connection.execute(_FREED, {"ids": some}).all()))
+        for key, number in connection.execute(_FREED, {"ids": some}):
+            freed[key] += number
     if not freed:
         return
     locked = lock(connection, freed, now)

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from sqlalchemy import event
 
 from celery_workmanager import Constraints, NetworkType, State, StopReason
+from celery_workmanager.errors import ConstraintsWarning
 from celery_workmanager.lanes import LIMIT, TRIGGER, Lane, lane_of, lane_with
 from celery_workmanager.limits import Limit, Rate
 from celery_workmanager.outcome import Ending
