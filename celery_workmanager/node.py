@@ -72,12 +72,7 @@ class Node:
             name,
             length=settings.lease,
             stop_grace=settings.stop_grace,
-            facts=lambda: {
-                **facts(),
-                "readings": self._sensors.readings().to_json(),
-                "watches_files": can_watch(),
-                "is_closing": self.dispatcher.closed,
-            },
+            facts=lambda: {**facts(), **self._facts()},
             outage=self._outage,
         )
         self.upkeep = Upkeep(store, clock, settings)
@@ -87,6 +82,13 @@ class Node:
         self._changed = threading.Event()
         self._duties = Duties(self._outage)
         self._threads: list[threading.Thread] = []
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "readings": self._sensors.readings().to_json(),
+            "watches_files": can_watch(),
+            "is_closing": self.dispatcher.closed,
+        }
 
     def start(self) -> None:
         """Start to claim. The store may be away: it is tried again until it is there."""

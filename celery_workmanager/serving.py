@@ -107,10 +107,8 @@ def of_nodes(
 def _unserved(queue: str, worker: str, nodes: Sequence[NodeFacts], alive: Sequence[NodeFacts]) -> Reason:
     if not alive:
         if closing := [node.name for node in nodes if node.is_alive]:
-            views = tuple(NodeView(name, "is shutting down") for name in closing[:MOST_VIEWS])
-            return Reason(
-                ReasonKind.NO_NODE, f"{listed(closing, 'and')} will shut down; no other is alive", nodes=views
-            )
+            text = f"{listed(closing, 'and')} will shut down; no other is alive"
+            return Reason(ReasonKind.NO_NODE, text, nodes=tuple(NodeView(name, "shuts down") for name in closing))
         last = max(nodes, key=lambda node: node.lease_until, default=None)
         lost = "" if last is None else f"; the last one was {last.name}"
         until = None if last is None else last.lost_at
