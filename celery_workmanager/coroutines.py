@@ -1,4 +1,4 @@
-"""Coroutine workers in Celery's pools: one event loop a thread, made when it is first needed.
+"""Coroutine workers in Celery's pools: one event loop a thread, made when it is first needed. And whom a stop is told.
 
 Greenlets share a thread, which can turn one event loop at a time; under gevent each coroutine runs in a real thread.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 from celery_workmanager.green import is_green
 
-__all__ = ("drive",)
+__all__ = ("drive", "watched")
 
 #: Seconds between two looks at the stop flag.
 WATCH = 0.05
@@ -140,3 +140,24 @@ def _drive_in_thread(
     if raised is not None:
         raise raised
     return value
+
+
+@contextmanager
+def watched(stopping: Callable[[], bool], on_stopped: Callable[[], None]) -> Iterator[None]:
+    """Call ``on_stopped`` once in a thread when ``stopping()``, while the body runs."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(WATCH):
+            if stopping():
+                on_stopped()
+                return
+
+    context = copy_context()
+    thread = threading.Thread(target=lambda: context.run(watch), name="workmanager-watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from asyncio import CancelledError
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from contextvars import copy_context
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from datetime import datetime
 from functools import wraps
 from inspect import iscoroutine, iscoroutinefunction, unwrap
@@ -21,7 +19,7 @@ from celery_workmanager import aliases as other_names
 from celery_workmanager.answers import Replaced, RunStopped, answer, result_text
 from celery_workmanager.calls import changed_call, request_from_call
 from celery_workmanager.canvas import applied, replacement
-from celery_workmanager.coroutines import WATCH, drive
+from celery_workmanager.coroutines import drive, watched
 from celery_workmanager.current import Run, current_run
 from celery_workmanager.data import Data
 from celery_workmanager.errors import InvalidRequest, NotInitialized, UnsupportedOperation
@@ -211,7 +209,7 @@ class Worker(Task):
         """Watch the stop flag for a worker that wants to be told; a coroutine's loop does so itself."""
         if type(self).on_stopped is Worker.on_stopped or _is_coroutine_worker(self):
             return nullcontext()
-        return _watching(lambda: run.stop_reason is not None, self.on_stopped)
+        return watched(lambda: run.stop_reason is not None, self.on_stopped)
 
     # Celery's task, where a work differs
 
@@ -378,24 +376,3 @@ def _bare(value: Any) -> Any:
     if value.kind is ResultKind.RETRY:
         raise Retry(when=value.after)
     return value.output_data.to_dict()
-
-
-@contextmanager
-def _watching(stopping: Callable[[], bool], on_stopped: Callable[[], None]) -> Iterator[None]:
-    """Call ``on_stopped`` once in a thread when ``stopping()``, while the body runs."""
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(WATCH):
-            if stopping():
-                on_stopped()
-                return
-
-    context = copy_context()
-    thread = threading.Thread(target=lambda: context.run(watch), name="workmanager-watch", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
