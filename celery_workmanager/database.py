@@ -124,6 +124,8 @@ class Database:
                     connection.execute(_TAKE_WRITE_LOCK)
                 yield connection
             return
+        # Elsewhere there is no way to be relaxed but to have no transaction.
+        relaxed = relaxed and self.dialect in ("sqlite", "postgresql")
         with self._turn, self._gate, self._explained(), self.engine(relaxed=relaxed).begin() as own:
             yield own
 

@@ -146,7 +146,7 @@ def fill(store: Store, rows: int) -> None:
             f"expires_at = {START - 1} WHERE id BETWEEN 'w00004000' AND 'w00004300' AND expires_at IS NOT NULL",
             f"deadline_at = {START + HOUR} WHERE id BETWEEN 'w00010000' AND 'w00050000' AND due_at IS NOT NULL",
             f"deadline_at = {START - 1} WHERE id BETWEEN 'w00006000' AND 'w00006300' AND due_at IS NOT NULL",
-            "parked_by = 'busy', due_at = NULL WHERE id BETWEEN 'w00060000' AND 'w00080000' AND due_at IS NOT NULL",
+            "parked_by = 'busy', due_at = NULL WHERE id BETWEEN 'w00060000' AND 'w00062000' AND due_at IS NOT NULL",
             f"prune_at = {START - 1} WHERE id BETWEEN 'w00005000' AND 'w00005060' AND prune_at IS NOT NULL",
         ):
             connection.execute(text(f"UPDATE workmanager_work SET {change}"))
