@@ -160,6 +160,8 @@ class Database:
                 with mysql.as_guest(connection, self.lock_wait) if is_mysql(connection) else nullcontext():
                     yield connection
             return
+        # Elsewhere there is no way to be relaxed but to have no transaction.
+        relaxed = relaxed and self.dialect in ("sqlite", "postgresql")
         with self._turn, self._gate, self._explained(), self.engine(relaxed=relaxed).begin() as own:
             yield own
 

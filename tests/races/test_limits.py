@@ -51,7 +51,7 @@ def take(store: Store, node: str, limit: int = 1) -> list[Claim]:
 @contextmanager
 def claiming_now(store: Store, node: str = "slow") -> Iterator[tuple[Transaction, limiting.Admission]]:
     """A node that has claimed and judged, and has not committed yet."""
-    own = create_engine(store.database.url)
+    own = create_engine(store.database.url, isolation_level="READ COMMITTED")
     try:
         with own.connect() as connection, connection.begin() as transaction:
             now = store.clock.now()
@@ -160,7 +160,7 @@ def test_a_users_open_transaction_that_replaces_a_run_keeps_no_claim_waiting(ser
     """The user loses nothing, and neither does the node: until the commit the run counts, afterwards it doesn't."""
     put_named(server, "import", REPLACE, job("a", **ONE))
     (a,) = take(server, "one")
-    users = create_engine(server.database.url)
+    users = create_engine(server.database.url, isolation_level="READ COMMITTED")
     with users.connect() as connection, connection.begin() as transaction:
         put_named(server, "import", REPLACE, job("b", **ONE), connection=connection)
         put(server, job("c", **ONE))

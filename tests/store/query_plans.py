@@ -126,12 +126,14 @@ def fill(store: Store, rows: int) -> None:
     dialect = store.database.dialect
     head, source, name = _NUMBERS[dialect], _FROM[dialect], _ID[dialect]
     state = "CASE WHEN i % 10 < 5 THEN 2 WHEN i % 10 < 8 THEN 0 ELSE 4 END"
+    parked = "(i BETWEEN 60000 AND 62000 AND i % 10 BETWEEN 5 AND 7)"
     values = {"rows": rows, "lane": lane_of(QUEUE, WORKER), "now": START, "hour": HOUR}
     work = f"""INSERT INTO workmanager_work (id, worker, queue, state, lane, ready_lane, urgency, run_at, due_at,
-        expires_at, deadline_at, run_attempt_count, runs, interruptions, generation, stop_reason, waits_for,
+        parked_by, expires_at, deadline_at, run_attempt_count, runs, interruptions, generation, stop_reason, waits_for,
         has_parents, has_children, created_at, enqueued_at, finished_at, prune_at, version, options, input, output)
         {head} SELECT {name}, '{WORKER}', '{QUEUE}', {state}, :lane, NULL, 255, :now + i,
-        CASE WHEN i % 10 BETWEEN 5 AND 7 THEN :now + :hour + i END,
+        CASE WHEN i % 10 BETWEEN 5 AND 7 AND NOT {parked} THEN :now + :hour + i END,
+        CASE WHEN {parked} THEN 'busy' END,
         CASE WHEN i % 10 = 5 THEN :now + 2 * :hour + i END, CASE WHEN i % 10 = 6 THEN :now + 3 * :hour + i END,
         0, 0, 0, 0, -256, CASE WHEN i % 10 > 7 THEN 1 END, CASE WHEN i % 10 > 7 THEN 1 ELSE 0 END,
         CASE WHEN i % 10 BETWEEN 6 AND 7 THEN 1 ELSE 0 END, :now, :now, CASE WHEN i % 10 < 5 THEN :now END,
@@ -157,7 +159,6 @@ def fill(store: Store, rows: int) -> None:
             f"due_at = {START - 1} WHERE id BETWEEN 'w00003000' AND 'w00003500' AND due_at IS NOT NULL",
             f"expires_at = {START - 1} WHERE id BETWEEN 'w00004000' AND 'w00004300' AND expires_at IS NOT NULL",
             f"deadline_at = {START - 1} WHERE id BETWEEN 'w00006000' AND 'w00006300' AND due_at IS NOT NULL",
-            "parked_by = 'busy', due_at = NULL WHERE id BETWEEN 'w00060000' AND 'w00080000' AND due_at IS NOT NULL",
             f"prune_at = {START - 1} WHERE id BETWEEN 'w00005000' AND 'w00005060' AND prune_at IS NOT NULL",
         ):
             connection.execute(text(f"UPDATE workmanager_work SET {change}"))
