@@ -296,9 +296,10 @@ _INTRODUCTION = """# Query plans
 
 What the store's everyday statements read, in a store of {rows:,} works: half of them finished, three tenths delayed, a
 fifth blocked, and a few hundred that are ready, due, expired or past their retention. None of these statements may read
-a whole table; `tests/store/test_query_plans.py` holds them to it over a smaller store, on PostgreSQL also with the plan
-of a prepared statement, which fits any parameters. Our own connections ask PostgreSQL's planner to prefer indexes even
-before it has statistics; what may take part in a user's transaction is shown as a connection without that asks for it.
+a whole table; `tests/store/test_query_plans.py` holds them to it over a smaller store: on MariaDB, too, and on
+PostgreSQL also with the plan of a prepared statement, which fits any parameters. Our own connections ask PostgreSQL's
+planner to prefer indexes even before it has statistics; what may take part in a user's transaction is shown as a
+connection without that asks for it.
 
 To make this document again: `python -m tests.store.query_plans 1000000 > docs/query-plans.md` (some minutes; it makes
 and drops a database of its own). Keys of tables and the order of columns stand in `celery_workmanager/tables.py`.
