@@ -66,7 +66,7 @@ def test_an_update_takes_them_over_and_away(wm, works):
 
 def test_those_of_periodic_work(wm, works):
     request = PeriodicWorkRequest(
-        act, repeat_interval=timedelta(hours=1), constraints=ASKED, deadline=60, concurrency=LIMIT, rate=RATE
+        act, {"n": 1}, repeat_interval=timedelta(hours=1), constraints=ASKED, deadline=60, concurrency=LIMIT, rate=RATE
     )
     wm.enqueue(request)
     info = works.info(request)
@@ -75,9 +75,10 @@ def test_those_of_periodic_work(wm, works):
 
 
 def test_they_are_options_of_calls(works, kit):
-    result = add.apply_async((1,), constraints=ASKED, deadline=60, concurrency=LIMIT, rate=RATE)
+    limit = Limit("sums of {y}", 2)
+    result = add.apply_async((1,), {"y": 2}, constraints=ASKED, deadline=60, concurrency=limit, rate=RATE)
     info = works.info(result.id)
-    assert (info.constraints, info.concurrency, info.rate) == (ASKED, LIMIT, RATE)
+    assert (info.constraints, info.concurrency, info.rate) == (ASKED, limit, RATE)
     in_json = add.apply_async((1,), constraints=ASKED.to_json(), rate=RATE.to_json())
     assert works.info(in_json.id).constraints == ASKED
     with pytest.raises(InvalidRequest, match="expected constraints to be Constraints"):
@@ -101,17 +102,24 @@ def test_they_are_attributes_of_a_task_for_its_calls(works, kit):
 
 
 def test_running_a_finished_work_again_asks_for_the_same(wm, works):
-    request = OneTimeWorkRequest(act, constraints=ASKED, concurrency=LIMIT, rate=RATE)
+    request = OneTimeWorkRequest(act, {"n": 1}, constraints=ASKED, concurrency=LIMIT, rate=RATE)
     wm.enqueue(request)
     wm.cancel_work_by_id(request.id)
     (again,) = wm.retry(request.id).ids
     assert works.info(again).constraints == ASKED
 
 
-def test_the_profile_limits_unfinished_works_with_content_triggers(wm, works, server_kit):
-    def triggered() -> OneTimeWorkRequest:
-        return OneTimeWorkRequest(act, constraints=Constraints(content_uri_triggers=["/data/in"]))
+@pytest.mark.parametrize("given", [{}, {"n": None}, {"n": True}, {"n": 1.5}])
+def test_the_input_has_what_the_key_of_a_limit_names(wm, given):
+    with pytest.raises(InvalidRequest, match="expected input 'n' to be a str or an int, for the key 'tenant:{n}'"):
+        wm.enqueue(OneTimeWorkRequest(act, given, concurrency=LIMIT))
 
+
+def triggered() -> OneTimeWorkRequest:
+    return OneTimeWorkRequest(act, constraints=Constraints(content_uri_triggers=["/data/in"]))
+
+
+def test_the_profile_limits_unfinished_works_with_content_triggers(wm, works):
     wm.enqueue([triggered() for _ in range(7)])
     bait = OneTimeWorkRequest(act, tags={"content_uri_triggers"})  # names it, and has none
     last = triggered()
@@ -120,4 +128,7 @@ def test_the_profile_limits_unfinished_works_with_content_triggers(wm, works, se
         wm.begin_with(triggered()).then(triggered()).enqueue()
     wm.cancel_work_by_id(last.id)
     wm.enqueue(triggered())
-    server_kit.work_manager.enqueue([triggered() for _ in range(9)])
+
+
+def test_servers_have_any_number_of_them(server_kit):
+    assert len(server_kit.work_manager.enqueue([triggered() for _ in range(9)]).ids) == 9
