@@ -94,12 +94,14 @@ def of_nodes(
         return OfNodes(holding=(_unserved(queue, worker, nodes, alive),))
     open_ = [node for node in serving if node.name not in drained]
     if not open_:
-        return OfNodes(holding=(_drained(serving, drained),))
-    failing = {node.name: node.unmet(constraints, now) for node in open_}
+        return OfNodes(holding=(_drained("serves", serving, drained),))
+    failing = {node.name: node.unmet(constraints, now) for node in serving}
     meeting = [node for node in open_ if not failing[node.name]]
     if not meeting:
+        kept = [node for node in serving if not failing[node.name]]
+        held = [_drained("could run", kept, drained)] if kept else []
         order = [each.constraint for each in unmet(constraints, Readings.NONE, now)]
-        return OfNodes(holding=tuple(_unmet(open_, failing, order)))
+        return OfNodes(holding=(*held, *_unmet(open_, failing, order)))
     if constraints.content_uri_triggers:
         return OfNodes(holding=(_untriggered(constraints, meeting),))
     return OfNodes(busy=tuple(_busy(meeting)), able=tuple(node.name for node in meeting))
@@ -128,11 +130,11 @@ def _unserved(queue: str, worker: str, nodes: Sequence[NodeFacts], alive: Sequen
     return Reason(ReasonKind.NO_NODE, text + near, nodes=tuple(views[:MOST_VIEWS]))
 
 
-def _drained(serving: Sequence[NodeFacts], drained: Mapping[str, datetime | None]) -> Reason:
+def _drained(does: str, serving: Sequence[NodeFacts], drained: Mapping[str, datetime | None]) -> Reason:
     """One reason for all: it would run on any of them."""
     views = [NodeView(node.name, f"is drained{since(drained[node.name])}") for node in serving]
     first = min((at for node in serving if (at := drained[node.name]) is not None), default=None)
-    text = f"every node that serves it is drained: {listed([view.name for view in views], 'and')}{since(first)}"
+    text = f"every node that {does} it is drained: {listed([view.name for view in views], 'and')}{since(first)}"
     return Reason(ReasonKind.PAUSED, text, since=first, nodes=tuple(views[:MOST_VIEWS]))
 
 

@@ -203,6 +203,16 @@ def test_a_drained_node_is_a_reason_when_no_other_serves(store: Store):
     assert why(store) == [("ready", "nothing holds it up: w@gamma will claim it now")]
 
 
+def test_a_drained_node_is_the_reason_when_no_other_meets_the_constraints(store: Store):
+    node(store, readings=read(labels={"gpu": "a100"}))
+    node(store, "w@beta", readings=read(labels={}))
+    put(store, job("a", constraints=Constraints(node_labels=("gpu",))))
+    pausing.pause(store, PauseTarget(PauseKind.NODE, "w@alpha"))
+    (kind, told), (other, _) = why(store)
+    assert (kind, other) == ("paused", "constraint")
+    assert told == f"every node that could run it is drained: w@alpha since {NOW}"
+
+
 def test_a_drained_node_claims_nothing_more(store: Store):
     node(store)
     put(store, "a", "b")
