@@ -96,8 +96,8 @@ class Readings(Mapping[str, Reading]):
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Readings:
-        """Return those that ``to_json`` wrote."""
-        return cls({name: Reading(**each) for name, each in values.items()})
+        """Return those that ``to_json`` wrote; what else a later version may say of one is left out."""
+        return cls({name: Reading(each["value"], each["at"], each["note"]) for name, each in values.items()})
 
 
 #: Facts that no constraint is judged by; what they mean stands beside them.

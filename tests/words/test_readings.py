@@ -89,7 +89,9 @@ def test_unknown_words_and_impossible_values_are_refused(words, expected):
 
 def test_readings_survive_json_and_are_immutable():
     readings = Readings({**Readings.of(7, charging=True), "load": Reading(None, 8, "no answer")})
-    assert Readings.from_json(json.loads(json.dumps(readings.to_json()))) == readings
+    told = json.loads(json.dumps(readings.to_json()))
+    assert Readings.from_json(told) == readings
+    assert Readings.from_json({name: each | {"later": 1} for name, each in told.items()}) == readings
     with pytest.raises(TypeError):
         readings["load"] = Reading({})  # type: ignore[index]
 
