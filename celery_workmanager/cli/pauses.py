@@ -35,7 +35,11 @@ def pause_command(screen: Screen, manager: WorkManager, **which: str | None) -> 
     Also those that are enqueued later. --node drains a node: it takes no further work, also when it is started anew,
     and others go on. What a node has taken already goes on. `work status` lists what is paused.
     """
-    return _change(screen, manager.pause, which, "is paused", "was paused already")
+    code = _change(screen, manager.pause, which, "is paused", "was paused already")
+    node = which["node"]
+    if node is not None and node not in (each.name for each in manager.store.nodes()):
+        screen.warn(f"No node is called {clean(node)!r} now: see `work nodes`. It holds for one that will be.")
+    return code
 
 
 @command("resume")

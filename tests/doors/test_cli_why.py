@@ -69,6 +69,11 @@ def test_json_has_all_the_facts_and_unknown_ids_an_exit_code(shell: Shell):
     assert shell("why").code == 2
 
 
+def test_a_node_that_nobody_knows_is_drained_with_a_warning(on_file: Shell):
+    answer = on_file("pause", "--node", "w@alhpa")
+    assert (answer.code, "No node is called 'w@alhpa' now" in answer.text) == (0, True)
+
+
 def test_a_drained_node_is_seen_everywhere(on_file: Shell):
     node(on_file)
     put(on_file.store, "a")
