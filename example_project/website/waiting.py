@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from celery_workmanager import ReasonKind, State, WorkInfo
+from celery_workmanager import Reason, ReasonKind, State, WorkInfo
 from example_project.website import chains
 from example_project.website.celery import SWEEP, work_manager
 from example_project.website.models import Picture
@@ -41,40 +41,41 @@ def trouble_of(works: Sequence[WorkInfo]) -> str:
     return ""
 
 
-#: In the visitor's words; of other kinds of reasons the explanation's own text.
+#: In the visitor's words; other kinds of reasons have the explanation's own.
 _WORDS = {
-    ReasonKind.BLOCKED: "The work before it is not done.",
-    ReasonKind.NO_NODE: "No worker is there at the moment.",
-    ReasonKind.BUSY: "All workers are busy.",
-    ReasonKind.READY: "Nothing holds it up: a worker will take it now.",
+    ReasonKind.BLOCKED: "the work before it is not done",
+    ReasonKind.NO_NODE: "no worker is there at the moment",
+    ReasonKind.CONSTRAINT: "no worker meets what it asks for",
+    ReasonKind.BUSY: "all workers are busy",
+    ReasonKind.READY: "nothing holds it up, a worker will take it now",
 }
 
 
 @dataclass(frozen=True)
 class Why:
-    """A reason for the visitor, with what each worker read."""
+    """A reason in a sentence, and what it means on each worker."""
 
     text: str
-    nodes: tuple[str, ...] = ()
+    nodes: tuple[str, ...]
 
 
 def reasons_of(info: WorkInfo) -> list[Why]:
     """Why a work hasn't begun, the true reason first."""
     return [
-        Why(_WORDS.get(reason.kind, _sentence(reason.text)), tuple(node.text for node in reason.nodes))
+        Why(_sentence(_told(reason)), tuple(f"{node.name}: {node.text}" for node in reason.nodes))
         for reason in work_manager.explain(info.id).reasons
     ]
 
 
 def obstacles_of(works: Sequence[WorkInfo]) -> list[str]:
-    """What keeps a work that is due from running, in a sentence; empty when nothing does."""
-    return [
-        f"{Step.of(info).title} waits: {reason.text}"
-        for info in works
-        if info.state is State.ENQUEUED
-        for reason in work_manager.explain(info.id).reasons
-        if reason.kind in (ReasonKind.CONSTRAINT, ReasonKind.NO_NODE)
-    ]
+    """What keeps works that are due from running, a sentence each."""
+    first = {Step.of(info).title: work_manager.explain(info.id).first for info in works if info.state is State.ENQUEUED}
+    obstacles = (ReasonKind.CONSTRAINT, ReasonKind.NO_NODE)
+    return [f"{title} waits: {_told(reason)}." for title, reason in first.items() if reason.kind in obstacles]
+
+
+def _told(reason: Reason) -> str:
+    return _WORDS.get(reason.kind, reason.text)
 
 
 def _sentence(text: str) -> str:
