@@ -1,7 +1,8 @@
 """The bell: who committed something worth a look rings, and nodes that hear it look at once.
 
 PostgreSQL carries the ring itself (NOTIFY, inside the transaction, so that it sounds at the commit and never at a
-rollback); on SQLite every process can see cheaply that another one has committed. A lost ring costs one poll interval.
+rollback); on SQLite every process can see cheaply that another one has committed; on MySQL it can see that something is
+to be claimed. A lost ring costs one poll interval.
 """
 
 from __future__ import annotations
@@ -12,17 +13,21 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, select, text
 
 from celery_workmanager.database import Database
+from celery_workmanager.tables import work
 
 logger = logging.getLogger(__name__)
 
 CHANNEL = "workmanager"
 #: Seconds between two looks at SQLite's change counter (some microseconds each).
 LOOK = 0.01
+#: The same on MySQL, where a look asks the server.
+LOOK_AT_SERVER, LONGEST_LOOK = 0.05, 0.5
 _PAUSE = 1.0
 _RING = text(f"SELECT pg_notify('{CHANNEL}', '')")
+_IS_READY = select(work.c.id).where(work.c.ready_lane.is_not(None)).limit(1)
 
 
 def ring(connection: Connection) -> None:
@@ -34,7 +39,7 @@ def ring(connection: Connection) -> None:
 class Ear(Protocol):
     """Something that listens in a thread of its own."""
 
-    #: Whether it hears nothing at all, so that there is only polling.
+    #: Whether it doesn't hear all that is rung, so that there must be polling, too.
     is_deaf: bool
 
     def start(self) -> None:
@@ -111,6 +116,21 @@ class _PostgresqlEar(_Listener):
             raw.invalidate()
 
 
+class _MysqlEar(_Listener):
+    # What makes nothing claimable, such as a delayed work or a cancel, is found by polling.
+    is_deaf = True
+
+    def _listen(self) -> None:
+        pause = LOOK_AT_SERVER
+        with self._database.plain() as connection:
+            while not self._stopped.wait(pause):
+                if connection.execute(_IS_READY).first() is None:
+                    pause = LOOK_AT_SERVER
+                else:
+                    self._heard()
+                    pause = min(2 * pause, LONGEST_LOOK)  # nodes may have more than they can do, for hours
+
+
 class _Deaf:
     is_deaf = True
 
@@ -125,6 +145,8 @@ def listen(database: Database, heard: Callable[[], None]) -> Ear:
     """An ear for the store's bell; it calls `heard` from a thread of its own."""
     if database.is_sqlite:
         return _Deaf() if database.in_memory else _SqliteEar(database, heard)
+    if database.is_mysql:
+        return _MysqlEar(database, heard)
     if database.dialect == "postgresql" and database.url.get_driver_name() == "psycopg":
         return _PostgresqlEar(database, heard)
     return _Deaf()

@@ -64,9 +64,9 @@ def leftovers(manager: Any) -> dict[str, int]:
 
     At most one more than `MOST` is counted for each. Raises StoreError.
     """
-    tasks = manager.app.tasks
-    plain = [name for name in passage.worker_names(manager.store) if name in tasks and not _is_worker(tasks[name])]
-    counts = {name: len(passage.unfinished(manager.store, name, MOST + 1)) for name in plain}
+    tasks, store = manager.app.tasks, manager.engine_store
+    plain = [name for name in passage.worker_names(store) if name in tasks and not _is_worker(tasks[name])]
+    counts = {name: len(passage.unfinished(store, name, MOST + 1)) for name in plain}
     return {name: many for name, many in counts.items() if many}
 
 

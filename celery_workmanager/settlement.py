@@ -70,7 +70,7 @@ class Settlement:
         try:
             settled = self._store.settle([judge(claim, outcome, now, monotonic, terms) for claim, outcome in batch])
         except (DBAPIError, StatementTooLarge) as error:
-            if is_disconnect(error) or is_conflict(error):
+            if isinstance(error, DBAPIError) and (is_disconnect(error) or is_conflict(error)):
                 raise  # the database's trouble, not an end's: they are kept
             self._write_apart(batch, error)
             return

@@ -118,13 +118,21 @@ def free_redis(tmp_path: Path) -> Iterator[services.RedisServer]:
     server.stop()
 
 
-SERVERS = [pytest.param(each, marks=getattr(pytest.mark, each)) for each in ("postgresql", "mariadb")]
+_POSTGRESQL, _MARIADB = (pytest.param(each, marks=getattr(pytest.mark, each)) for each in ("postgresql", "mariadb"))
+SERVERS = [_POSTGRESQL, _MARIADB]
 STORES = ["sqlite", *SERVERS]
+#: For tests of what lies above the store, or takes long.
+FEW_STORES = ["sqlite", _POSTGRESQL]
 
 
 @pytest.fixture(params=STORES)
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of an empty store, on each database in turn; nothing is migrated yet, and nothing is left behind."""
+    yield from empty_store(request, tmp_path)
+
+
+def empty_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """What such a fixture gives, by its parameter."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'store.sqlite3'}"
         return

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 
 from kombu.connection import Connection as BrokerConnection
-from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy import URL, Engine, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
@@ -117,7 +117,7 @@ def empty_database(url: str) -> None:
         administer("DROP SCHEMA public CASCADE", "CREATE SCHEMA public", url=url)
 
 
-def is_mariadb(url: str) -> bool:
+def is_mariadb(url: str | URL) -> bool:
     """Whether it is a MariaDB or MySQL."""
     return make_url(url).get_backend_name() in ("mariadb", "mysql")
 
@@ -133,6 +133,13 @@ def throw_out(name: str, url: str) -> None:
         for each in connection.execute(text(others)).scalars().all():
             with suppress(OperationalError):  # it may have gone by itself
                 connection.execute(text(f"KILL {each}"))
+
+
+def users_engine(url: str | URL) -> Engine:
+    """An engine of somebody's own, at the isolation level that transactions with works in them need."""
+    # MariaDB's own default is another one; PostgreSQL has it already.
+    options = {"isolation_level": "READ COMMITTED"} if is_mariadb(url) else {}
+    return create_engine(url, **options)
 
 
 def free_port() -> int:

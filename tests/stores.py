@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, make_url, select, text
+from sqlalchemy import Connection, Engine, make_url, select, text
 
 from celery_workmanager import schema
 from celery_workmanager.clock import HeldClock
@@ -35,10 +35,11 @@ from celery_workmanager.timing import SECOND
 from celery_workmanager.verdict import Verdict, judge
 from celery_workmanager.work import State, WorkInfo
 from tests import services
-from tests.conftest import SERVERS, STORES, need
+from tests.conftest import FEW_STORES, SERVERS, STORES, need
 
 __all__ = [
-    "mariadb_store_url", "postgresql", "postgresql_store_url", "server", "sqlite_template", "store", "store_address",
+    "few_store_addresses", "mariadb_store_url", "postgresql", "postgresql_store_url", "server", "sqlite_template",
+    "store", "store_address",
 ]  # fmt: skip
 
 START = 1_900_000_000 * SECOND
@@ -109,6 +110,16 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(params=STORES)
 def store_address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a migrated, empty store, on each database in turn."""
+    return _address(request, tmp_path)
+
+
+@pytest.fixture(params=FEW_STORES, name="store_address")
+def few_store_addresses(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The same on fewer of them."""
+    return _address(request, tmp_path)
+
+
+def _address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         path = tmp_path / "store.sqlite3"
         shutil.copyfile(request.getfixturevalue("sqlite_template"), path)
@@ -373,9 +384,7 @@ def _number(store: Store, question: str) -> int:
 
 def users_engine(store: Store) -> Engine:
     """An engine of somebody's own over the store's database."""
-    # MariaDB's own default is another level; the other servers have it already.
-    options = {"isolation_level": "READ COMMITTED"} if store.database.is_mysql else {}
-    return create_engine(store.database.url, **options)
+    return services.users_engine(store.database.url)
 
 
 @contextmanager

@@ -35,8 +35,8 @@ _PAUSES = "admin:celery_workmanager_work_pauses"
 class WorkAdmin(admin.ModelAdmin):
     """Works: read only, but for actions that have permissions of their own."""
 
-    list_display = ("id", "state_shown", "worker_shown", "when", "note", "names", "tags", "queue_shown")
-    list_display_links = ("id",)
+    list_display = ("state_shown", "worker_shown", "when", "note", "names", "tags", "queue_shown", "id")
+    list_display_links = ("worker_shown", "id")
     list_filter = (
         by.StateFilter, by.TagFilter, by.NameFilter, by.WorkerFilter, by.QueueFilter, by.NodeFilter, by.KindFilter,
     )  # fmt: skip
@@ -120,7 +120,7 @@ class WorkAdmin(admin.ModelAdmin):
     @admin.display(description="worker")
     def worker_shown(self, row: Any) -> str:
         """Its worker."""
-        return row.info.worker_name
+        return str(row.info.worker_name)
 
     @admin.display(description="when")
     def when(self, row: Any) -> str:
@@ -145,7 +145,7 @@ class WorkAdmin(admin.ModelAdmin):
     @admin.display(description="queue")
     def queue_shown(self, row: Any) -> str:
         """Its queue."""
-        return row.info.queue
+        return str(row.info.queue)
 
     # -- actions ----------------------------------------------------------------------------------------------------
 

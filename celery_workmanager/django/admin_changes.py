@@ -71,7 +71,7 @@ class Outcome:
 
 
 def change(request: HttpRequest, model_admin: Any, name: str, ids: Iterable[str]) -> Outcome:
-    """Change works one by one, each together with its entry in the log; what is wrong with one keeps none of the others."""
+    """Change works one by one, each together with its entry in the log; an error in one keeps none of the others."""
     manager, what = WorkManager.get_instance(), CHANGES[name]
     outcome = Outcome(0, 0, [])
     for work_id in ids:

@@ -48,13 +48,13 @@ def detail_of(manager: WorkManager, info: WorkInfo) -> dict[str, Any]:
 
 def address_of(work_id: str) -> str:
     """The page of a work."""
-    return reverse("admin:celery_workmanager_work_change", args=(quote(work_id),))
+    return str(reverse("admin:celery_workmanager_work_change", args=(quote(work_id),)))
 
 
 def possible(info: WorkInfo) -> set[str]:
     """The actions that mean something to a work as it is."""
     if info.state.is_finished:
-        return {"retry", "cancel"} if info.state is not State.SUCCEEDED else {"retry"}
+        return {"retry"}
     return {"cancel"} if info.state is State.RUNNING else {"cancel", "run_now"}
 
 

@@ -25,8 +25,10 @@ def newest(found: QuerySet[Any], key: str = "id") -> QuerySet[Any]:
 
 
 def _beyond(found: QuerySet[Any], key: str) -> str | None:
-    """The id of the newest work that is too old; found by an offset in an index, for not all databases take a LIMIT
-    in a part of a statement."""
+    """The id of the newest work that is too old.
+
+    By an offset in an index and a statement of its own: not every database takes a LIMIT in a part of one.
+    """
     ids = found.order_by(f"-{key}").values_list(key, flat=True)
     return next(iter(ids[LOOKED_THROUGH : LOOKED_THROUGH + 1]), None)
 

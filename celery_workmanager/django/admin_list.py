@@ -36,6 +36,7 @@ class WorkList(ChangeList):
     """The list: what has no index is looked for among the newest works, and shown works are read as `WorkInfo`."""
 
     is_looked_through = False
+    result_list: list[Any]
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Work]:
         """The works that all filters leave."""

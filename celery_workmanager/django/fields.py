@@ -9,7 +9,7 @@ from django.db import models
 from celery_workmanager import mysql
 
 
-class _ExactText(models.Field):  # type: ignore[misc]
+class _ExactText(models.Field):
     """Compared character by character, on MySQL too."""
 
     def db_type(self, connection: Any) -> str | None:

@@ -47,20 +47,18 @@ def _places(children: Mapping[str, Sequence[str]]) -> dict[str, Place]:
         for child in children[each]:
             parents[child].append(each)
             columns[child] = max(columns[child], columns[each] + 1)
-    rows: dict[str, float] = {}
+    rows: dict[str, int] = {}
     for column in range(max(columns.values()) + 1):
         several = [each for each in order if columns[each] == column]
         # Near to what leads there; in their order where nothing does.
         wanted = {each: _mean([rows[parent] for parent in parents[each]]) for each in several}
-        for row, each in enumerate(sorted(several, key=wanted.__getitem__)):
-            rows[each] = row
+        rows |= {each: row for row, each in enumerate(sorted(several, key=wanted.__getitem__))}
     return {
-        each: (_MARGIN + columns[each] * (_WIDTH + _ACROSS), _MARGIN + int(rows[each]) * (_HEIGHT + _DOWN))
-        for each in order
+        each: (_MARGIN + columns[each] * (_WIDTH + _ACROSS), _MARGIN + rows[each] * (_HEIGHT + _DOWN)) for each in order
     }
 
 
-def _mean(values: list[float]) -> float:
+def _mean(values: list[int]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 

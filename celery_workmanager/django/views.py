@@ -6,6 +6,8 @@ rule (setting ``page_access``) doesn't let through is as if it weren't there, an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from django.core.handlers.asgi import ASGIRequest
 from django.db.transaction import non_atomic_requests
 from django.http import Http404, HttpRequest, HttpResponseBase, JsonResponse, StreamingHttpResponse
@@ -32,7 +34,7 @@ MOST = 50
 @_as_committed
 def work(request: HttpRequest, work_id: str) -> HttpResponseBase:
     """One work as JSON; 404 for an unknown one and for one that the visitor may not see."""
-    infos = _feed_of(request, _query_of(ids=[work_id])).open()
+    infos = _feed_of(request, _query_of([work_id])).open()
     return _json(document_of(_found(infos)[0]))
 
 
@@ -48,7 +50,7 @@ def works(request: HttpRequest) -> HttpResponseBase:
 @_as_committed
 def events(request: HttpRequest, work_id: str | None = None) -> HttpResponseBase:
     """The same as a stream of events; ``Last-Event-ID`` or ``?after=`` says what the client has."""
-    query = _asked(request) if work_id is None else _query_of(ids=[work_id])
+    query = _asked(request) if work_id is None else _query_of([work_id])
     feed = _feed_of(request, query)
     _found(feed.open())
     response = StreamingHttpResponse(
@@ -61,15 +63,14 @@ def events(request: HttpRequest, work_id: str | None = None) -> HttpResponseBase
 
 
 def _asked(request: HttpRequest) -> WorkQuery:
-    given = request.GET
-    return _query_of(ids=given.getlist("id"), unique_names=given.getlist("name"), tags=given.getlist("tag"))
+    return _query_of(*map(request.GET.getlist, ("id", "name", "tag")))
 
 
-def _query_of(**which: list[str]) -> WorkQuery:
-    if not any(which.values()):
+def _query_of(ids: list[str], names: Sequence[str] = (), tags: Sequence[str] = ()) -> WorkQuery:
+    if not (ids or names or tags):
         raise Http404
     try:
-        return WorkQuery(**which, limit=MOST, newest_first=True)
+        return WorkQuery(ids, names, tags, limit=MOST, newest_first=True)
     except InvalidRequest:
         raise Http404 from None
 

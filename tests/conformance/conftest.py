@@ -13,6 +13,7 @@ from celery_workmanager import OneTimeWorkRequest, WorkInfo, WorkManager
 from celery_workmanager.testing import WorkManagerTestKit
 from tests.conformance import workers
 from tests.conformance.periods import Periods
+from tests.conftest import STORES
 
 
 @pytest.fixture(autouse=True)
@@ -24,11 +25,13 @@ def fresh() -> Iterator[None]:
     workers.actions.clear()
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+@pytest.fixture(params=STORES)
 def kit_url(request: pytest.FixtureRequest) -> str:
     if request.param == "sqlite":
         return "sqlite://"
-    url = make_url(request.getfixturevalue("postgresql_url"))
+    url = make_url(request.getfixturevalue(f"{request.param}_url"))
+    if request.param == "mariadb":
+        return url.render_as_string(hide_password=False)
     # Durability has its own tests; here only time would be lost.
     fast = url.update_query_dict({"options": "-c synchronous_commit=off"})
     return fast.render_as_string(hide_password=False)

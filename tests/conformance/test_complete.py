@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, text
 
 from celery_workmanager import Data, OneTimeWorkRequest, PeriodicWorkRequest, Result, Worker
 from celery_workmanager.testing import WorkManagerTestKit
+from tests import services
+from tests.conftest import STORES
 
 
 class Shop:
@@ -40,12 +42,12 @@ class Shop:
         return info
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+@pytest.fixture(params=STORES)
 def shop(request: pytest.FixtureRequest, tmp_path) -> Iterator[Shop]:
     shop: Shop
     sqlite = f"sqlite:///{tmp_path / 'shop.db'}"
-    url = sqlite if request.param == "sqlite" else request.getfixturevalue("postgresql_url")
-    engine = create_engine(url)
+    url = sqlite if request.param == "sqlite" else request.getfixturevalue(f"{request.param}_url")
+    engine = services.users_engine(url)
     with engine.begin() as connection:
         connection.execute(text("DROP TABLE IF EXISTS orders"))
         connection.execute(text("CREATE TABLE orders (id VARCHAR(40))"))

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 from celery import Celery
-from sqlalchemy import create_engine
 
 from celery_workmanager import OneTimeWorkRequest, Worker, WorkManager, WorkManagerError
 from celery_workmanager.testing import WorkManagerTestKit
 from tests import services
+from tests.conftest import STORES
 
 
 def make_app(**conf) -> Celery:
@@ -178,10 +178,14 @@ def test_an_embedded_store_makes_itself(tmp_path):
 # -- the caller's transaction ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+@pytest.fixture(params=STORES)
 def durable_kit(request, tmp_path):
     """A kit whose store other connections can reach."""
-    url = f"sqlite:///{tmp_path / 'x.db'}" if request.param == "sqlite" else request.getfixturevalue("postgresql_url")
+    url = (
+        f"sqlite:///{tmp_path / 'x.db'}"
+        if request.param == "sqlite"
+        else request.getfixturevalue(f"{request.param}_url")
+    )
     with WorkManagerTestKit(make_app(), url, profile="android") as kit:
         yield kit, url
 
@@ -191,7 +195,7 @@ def test_an_enqueue_joins_the_callers_transaction(durable_kit, commits):
     kit, url = durable_kit
     wm = kit.work_manager
     request, child = OneTimeWorkRequest("images.blur"), OneTimeWorkRequest("images.blur")
-    engine = create_engine(url)
+    engine = services.users_engine(url)
     with engine.connect() as connection:
         operation = wm.enqueue(request, connection=connection)
         assert operation.applied

@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from django.test.utils import setup_test_environment
 from sqlalchemy import make_url
 
-from celery_workmanager import WorkInfo, Worker
+from celery_workmanager import Worker, WorkInfo
 
 app = Celery("live", broker="memory://", set_as_current=False)
 app.conf.task_default_queue = "celery"
@@ -38,7 +38,9 @@ def paint(self: Any, colour: str = "red", *, fails: bool = False, secret: str = 
 
 def configure(folder: Path, postgresql_url: str | None) -> None:
     """Set Django up: users, sessions and the log in the first database, the store in each in turn."""
-    databases = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(folder / "db.sqlite3")}}
+    databases: dict[str, dict[str, Any]] = {
+        "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(folder / "db.sqlite3")}
+    }
     if postgresql_url is not None:
         url = make_url(postgresql_url)
         named = {"NAME": url.database, "USER": url.username, "HOST": url.host, "PORT": url.port}
@@ -80,6 +82,7 @@ def configure(folder: Path, postgresql_url: str | None) -> None:
                 },
             }
         ],
+        TIME_ZONE="UTC",
         USE_TZ=True,
     )
     django.setup()

@@ -54,7 +54,7 @@ def log() -> list[tuple[str, str]]:
     return [(entry.object_id, entry.change_message) for entry in LogEntry.objects.order_by("id")]
 
 
-# -- the list ----------------------------------------------------------------------------------------------------------
+# -- the list ---------------------------------------------------------------------------------------------------------
 
 
 def test_filters(kit, wm, viewer, paint):
@@ -131,7 +131,7 @@ def test_the_list_tells_what_matters(kit, viewer, paint):
     assert "no paint for too dry" in html
 
 
-# -- one work -----------------------------------------------------------------------------------------------------------
+# -- one work ---------------------------------------------------------------------------------------------------------
 
 
 def page_of(client: Any, work: str) -> str:
@@ -181,7 +181,7 @@ def test_an_unknown_work_sends_back_to_the_site(viewer):
         assert viewer.get(f"{LIST}{nowhere}/change/").status_code == 302
 
 
-# -- permissions ----------------------------------------------------------------------------------------------------------
+# -- permissions ------------------------------------------------------------------------------------------------------
 
 
 def test_who_may_only_look(viewer, wm, paint):
@@ -216,7 +216,7 @@ def test_a_get_changes_nothing(user, wm, paint):
     assert wm.get_work_info_by_id(work).state is State.ENQUEUED
 
 
-# -- actions ------------------------------------------------------------------------------------------------------------
+# -- actions ----------------------------------------------------------------------------------------------------------
 
 
 def test_cancel_one(user, wm):

@@ -1,6 +1,7 @@
 """What the admin reads of a store full of works: counted, not timed.
 
-The limits are made small instead of the store large: what must not grow with the store is seen as well with 10 000 works.
+The limits are made small instead of the store large: what must not grow with the store
+is seen as well with 10 000 works.
 """
 
 from __future__ import annotations
@@ -107,8 +108,8 @@ def work(work_id: str, number: int, now: int) -> Any:
         ("urgency", "run_attempt_count", "runs", "interruptions", "generation", "has_parents", "has_children"), 0
     )
     return Work(
-        id=work_id, worker="rare" if number % 2_500 == 7 else "paint", queue="celery", lane=1, run_at=now, created_at=now,
-        enqueued_at=now, version=1, stop_reason=-256, options="{}", input="{}", **plain, **facts,
+        id=work_id, worker="rare" if number % 2_500 == 7 else "paint", queue="celery", lane=1, run_at=now,
+        created_at=now, enqueued_at=now, version=1, stop_reason=-256, options="{}", input="{}", **plain, **facts,
     )  # fmt: skip
 
 

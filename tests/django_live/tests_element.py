@@ -123,10 +123,12 @@ def test_a_page_survives_its_server(kit, server, page, paint):
     expect_state(page, work, "SUCCEEDED")
 
 
-def test_without_event_source_a_page_polls(kit, server, page, paint):
-    page.add_init_script("delete window.EventSource")
+@pytest.mark.parametrize("why", ["delete window.EventSource", "EventSource = function () { throw 1 }"])
+def test_without_a_stream_a_page_polls(kit, server, page, paint, why):
+    page.add_init_script(why)
+    poll = {} if why.startswith("delete") else {"poll": "1"}
     work, doomed = paint(request={"initial_delay": 60}), paint()
-    page.goto(server.page(id=[work, doomed]))
+    page.goto(server.page(id=[work, doomed], **poll))
     kit.run_until_idle()
     expect_state(page, doomed, "SUCCEEDED")
     kit.driver.set_initial_delay_met(work)

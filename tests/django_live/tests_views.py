@@ -28,7 +28,7 @@ class Events:
         assert next(self._chunks) == b"retry: 1000\n\n"
         self._waiting: list[dict[str, Any]] = []
 
-    def next(self) -> dict[str, Any] | None:
+    def next(self) -> Any:
         """The next event; None at the end of the stream."""
         while not self._waiting:
             chunk = next(self._chunks, None)

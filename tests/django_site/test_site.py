@@ -15,7 +15,7 @@ from sqlalchemy import Engine, create_engine, inspect, text
 
 from celery_workmanager import schema
 from celery_workmanager.database import Database
-from celery_workmanager.migrations import VERSION_TABLE
+from celery_workmanager.migrations import HEAD, VERSION_TABLE
 from celery_workmanager.tables import metadata
 from tests import services
 from tests.celery.pool_worker import ROOT, wait_until
@@ -165,7 +165,7 @@ def test_django_s_migrations_and_the_store_s_own_make_the_same_tables(two_urls: 
     database = Database(of_django)
     schema.ensure(database)
     with database.plain() as connection:
-        assert schema.revision_of(connection) == schema.HEAD
+        assert schema.revision_of(connection) == HEAD
         assert schema.drift(connection) == []
     database.close()
 

@@ -215,11 +215,7 @@ class Requests(Committed):
         work_manager.enqueue(request)
 
         async def look() -> Any:
-            watched = work_manager.aobserve_work_info_by_id(request.id)
-            try:
-                return await anext(watched)
-            finally:
-                await watched.aclose()
+            return await anext(work_manager.aobserve_work_info_by_id(request.id))
 
         assert async_to_sync(look)().state is State.ENQUEUED
 
@@ -239,7 +235,7 @@ class Connections(Committed):
         assert count() == 1
 
     def test_engines_see_what_is_committed_and_nothing_else(self):
-        engines = StoreBase(work_manager.store.database.apart(), work_manager.clock, None, name_wait=1)
+        engines = StoreBase(work_manager.store.database.apart(), work_manager.clock, work_manager.store.terms, name_wait=1)
         self.addCleanup(engines.close)
         assert type(engines.database) is Database
         with transaction.atomic():

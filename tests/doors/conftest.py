@@ -20,16 +20,16 @@ from celery_workmanager.cli import work
 from celery_workmanager.store import Store
 from tests.stores import (
     WORKER,
+    few_store_addresses,
     make_store,
     mariadb_store_url,
     postgresql_store_url,
     server,
     sqlite_template,
     store,
-    store_address,
 )
 
-__all__ = ["mariadb_store_url", "postgresql_store_url", "server", "sqlite_template", "store", "store_address"]
+__all__ = ["few_store_addresses", "mariadb_store_url", "postgresql_store_url", "server", "sqlite_template", "store"]
 
 
 @dataclass

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.engine.scripted import World
-from tests.stores import mariadb_store_url, postgresql_store_url, sqlite_template, store_address
+from tests.stores import few_store_addresses, mariadb_store_url, postgresql_store_url, sqlite_template
 
-__all__ = ["mariadb_store_url", "postgresql_store_url", "sqlite_template", "store_address", "world"]
+__all__ = ["few_store_addresses", "mariadb_store_url", "postgresql_store_url", "sqlite_template", "world"]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import celery_workmanager
 PACKAGE = Path(celery_workmanager.__path__[0])
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-SQL_ROOMS = {"tables", "database", "schema", "store", "queries", "overview", "migrations", "bell"}
+SQL_ROOMS = {"tables", "database", "schema", "store", "queries", "overview", "migrations", "bell", "mysql"}
 SQL_WORDS = {"select", "insert", "update", "delete", "text", "union", "union_all", "exists"}
 
 LAYERS = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0][

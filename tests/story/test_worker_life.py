@@ -16,6 +16,7 @@ from celery_workmanager.errors import StoreUnavailable
 from celery_workmanager.query import WorkQuery
 from celery_workmanager.store.leasing import NodeRow
 from tests import services
+from tests.conftest import FEW_STORES
 from tests.story import story_app
 from tests.story.cluster import Cluster, running_cluster
 from tests.story.cluster import why_not as why_no_cluster
@@ -211,6 +212,7 @@ def test_an_open_transaction_of_a_caller_stalls_no_node_and_no_other_name(postgr
         story.close()
 
 
+@pytest.mark.parametrize("store_url", FEW_STORES, indirect=True)
 def test_a_worker_frozen_for_longer_than_its_lease_comes_back_as_another(story):
     """SIGSTOP: its work runs elsewhere, its late finish is refused, and after SIGCONT it works under a new identity."""
     lease = 2.0
@@ -244,6 +246,7 @@ def _identities(story: Story, pid: int) -> set[str]:
     return {node.id for node in story.manager.store.nodes() if node.pid == pid}
 
 
+@pytest.mark.parametrize("store_url", FEW_STORES, indirect=True)
 def test_nothing_is_left_behind_by_a_worker_that_ended_well(story):
     """A warm shutdown ends what runs, gives back the rest and takes the node off the list."""
     worker = story.worker()

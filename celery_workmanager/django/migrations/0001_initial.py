@@ -11,8 +11,6 @@ class Migration(migrations.Migration):
 
     initial = True
 
-    dependencies = []
-
     operations = [
         migrations.CreateModel(
             name="Entry",

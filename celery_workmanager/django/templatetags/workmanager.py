@@ -24,11 +24,11 @@ WORDS = {
 
 
 @register.inclusion_tag("celery_workmanager/work_progress.html")
-def work_progress(info: WorkInfo | None, label: str = "", **words: str) -> dict[str, Any]:
+def work_progress(info: WorkInfo | None, label: str = "", *, poll: bool = False, **words: str) -> dict[str, Any]:
     """A work's state and progress, which ``work-progress.js`` keeps up to date; nothing for ``None``.
 
-    `label`: what the work is to the reader (default: its worker's name). `words`: other words for states, such as
-    ``running="läuft"``.
+    `label`: what the work is to the reader (default: its worker's name). `poll`: ask every two seconds instead of
+    holding a stream open. `words`: other words for states, such as ``running="läuft"``.
     """
     if info is None:
         return {}
@@ -38,6 +38,7 @@ def work_progress(info: WorkInfo | None, label: str = "", **words: str) -> dict[
         "work": info,
         "label": label or info.worker_name,
         "url": _url(),
+        "poll": poll,
         "value": _value(info),
         "note": _note(info),
         "word": words.get(info.state.name.lower(), WORDS[info.state]),
@@ -65,6 +66,6 @@ def _note(info: WorkInfo) -> str:
 def _url() -> str | None:
     """Where the views are; a project that doesn't include them has still what the server shows."""
     try:
-        return reverse("celery_workmanager:works")
+        return str(reverse("celery_workmanager:works"))
     except NoReverseMatch:
         return None

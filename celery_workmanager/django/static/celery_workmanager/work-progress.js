@@ -3,7 +3,7 @@
  *
  * data-url is where the project includes celery_workmanager.django.urls. What the server rendered inside is taken over
  * (see the template tag work_progress); an empty element is filled. data-label names the work for those who can't see
- * the bar, data-running="…" (data-enqueued, data-succeeded …) words a state.
+ * the bar, data-running="…" (data-enqueued, data-succeeded …) words a state, data-poll does without a stream.
  *
  * Events, all of which bubble, with the work as the JSON view tells it in `detail`: "workchange" after each change,
  * "workfinish" after the last one, "workgone" (no detail) when the work was deleted or may no longer be seen.
@@ -51,6 +51,7 @@
 
     add(element) {
       this.elements.add(element);
+      if ("poll" in element.dataset) this.patience = 0;
       this.plan(0);
     }
 
