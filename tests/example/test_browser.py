@@ -125,7 +125,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_picture_is_blurred_before_the_visitor_s_eyes(visit, large: Path):
     visitor = visit()
-    visitor.send(large, label="holiday")
+    visitor.send(large, level=2, label="holiday")
     visitor.marks()
     first = visitor.wait_for_progress()
     later = visitor.wait_for_progress(rf"^(?!{first})\d+ %$")
@@ -174,7 +174,6 @@ def test_a_worker_that_is_killed_and_started_again_goes_on_before_the_visitor_s_
     visitor.marks()
     visitor.wait_for_progress(r"^[2-9]\d %$")
     os.killpg(site.part("worker").pid, signal.SIGKILL)
-    visitor.step(2).locator("[data-state=ENQUEUED]").wait_for()
     visitor.page.get_by_role("link", name="See file").wait_for()
     assert not visitor.has_reloaded()
 
