@@ -18,7 +18,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from celery_workmanager import mysql, news
-from celery_workmanager.errors import StatementTooLarge, StoreBusy, StoreNotMigrated, StoreUnavailable
+from celery_workmanager.errors import (
+    StatementTooLarge,
+    StoreBusy,
+    StoreNotMigrated,
+    StoreUnavailable,
+    WorkManagerError,
+)
 from celery_workmanager.events import Listener
 from celery_workmanager.fork_gate import FORK_GATE
 from celery_workmanager.green import PatientConnection, is_green
@@ -202,6 +208,8 @@ class Database:
     def _explained(self) -> Iterator[None]:
         try:
             yield
+        except WorkManagerError:
+            raise
         except Exception as error:
             if _is_missing_table(error):
                 raise self.not_migrated(None) from error

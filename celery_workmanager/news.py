@@ -32,6 +32,10 @@ class News:
         #: How much there was when a savepoint was set.
         self._savepoints: dict[str, int] = {}
 
+    def __bool__(self) -> bool:
+        """Whether there is anything to tell."""
+        return bool(self._items)
+
     def add(self, change: Change, works: Iterable[WorkEvent]) -> None:
         """Take works that were changed; not looked at when nobody wants to hear of it."""
         if self._listener.wants(change):

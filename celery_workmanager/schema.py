@@ -15,7 +15,7 @@ from sqlalchemy import Connection, inspect, text
 
 from celery_workmanager.database import Database, is_mysql
 from celery_workmanager.migrations import HEAD, VERSION_TABLE
-from celery_workmanager.tables import metadata
+from celery_workmanager.tables import metadata_of
 
 #: The longest name of a lock in MySQL.
 _NAMED_LOCK = 64
@@ -96,11 +96,13 @@ def drift(connection: Connection) -> list[str]:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
+    wanted = metadata_of(connection.dialect.name)
+
     def is_ours(name: str | None, kind: str, _parents: Any) -> bool:
-        return kind != "table" or name in metadata.tables
+        return kind != "table" or name in wanted.tables
 
     context = MigrationContext.configure(connection, opts={"compare_type": True, "include_name": is_ours})
-    return [_difference(*change) for change in _flat(compare_metadata(context, metadata))]
+    return [_difference(*change) for change in _flat(compare_metadata(context, wanted))]
 
 
 def _flat(changes: Any) -> Iterator[Any]:

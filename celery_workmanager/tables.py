@@ -25,6 +25,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.mysql import LONGTEXT
 
+from celery_workmanager.migrations import small_index_columns
+from celery_workmanager.mysql import DIALECTS
 from celery_workmanager.pauses import PauseKind, PausePhase
 from celery_workmanager.work import State
 
@@ -234,8 +236,13 @@ entry = Table(
 )
 
 
+#: The columns whose NULLs small indexes leave out.
+_GUARDS: dict[str, str] = {}
+
+
 def _small_index(title: str, guard: Column[Any], *columns: Column[Any]) -> Index:
     # A partial index where there are such; elsewhere the NULLs lie together at one end and are never read.
+    _GUARDS[title] = guard.name
     condition = guard.is_not(None)
     return Index(title, *columns, postgresql_where=condition, sqlite_where=condition)
 
@@ -258,6 +265,21 @@ Index("workmanager_edge_child", edge.c.child, edge.c.position)
 Index("workmanager_tag_tag", tag.c.tag, tag.c.work)
 Index("workmanager_member_work", member.c.work)
 _small_index("workmanager_result_expires", result.c.expires_at, result.c.expires_at)
+
+
+def metadata_of(dialect: str) -> MetaData:
+    """The tables as that database has them: `small_index_columns` says in what they differ."""
+    if dialect not in DIALECTS:
+        return metadata
+    own = MetaData()
+    for table in metadata.tables.values():
+        table.to_metadata(own)
+    for table in own.tables.values():
+        for index in [each for each in table.indexes if each.name in _GUARDS]:
+            table.indexes.discard(index)
+            names = small_index_columns(dialect, _GUARDS[str(index.name)], *index.columns.keys())
+            Index(index.name, *(table.c[each] for each in names))
+    return own
 
 
 def _pauses_of(*kinds: PauseKind) -> ColumnElement[bool]:

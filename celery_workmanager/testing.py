@@ -109,7 +109,7 @@ class WorkManagerTestKit:
     def __init__(self, app: Celery | None = None, store_url: str | None = None, profile: str | None = None) -> None:
         self.app = Celery("workmanager-kit", broker="memory://", set_as_current=False) if app is None else app
         self._before: WorkManager | None = getattr(self.app, "workmanager", None)
-        self._lent: dict[str, Any] = {}
+        self._own: dict[str, Any] = {}
         self.clock = KitClock(time.time_ns() // 1000)
         self.work_manager = self._stand_in(store_url, profile)
         self.driver = TestDriver(self)
@@ -124,22 +124,24 @@ class WorkManagerTestKit:
         self.app.workmanager = None
         steps = set(self.app.steps["worker"])
         given = {} if profile is None else {"profile": profile}
-        if store_url is None and (WorkManager.make_database is None or STORE_URL in configured(self.app)):
+        is_elsewhere = STORE_URL in configured(self.app) if self._before is None else self._before.has_store_url
+        if store_url is None and (WorkManager.make_database is None or is_elsewhere):
             store_url = "sqlite://"
         manager = _KitManager(self.app, store_url, given)
         manager.kit = self
         if self._before is not None:
             self.app.steps["worker"] = steps
             # Somebody may hold the app's own WorkManager: its calls are for the kit now.
-            self._lent = {part: vars(self._before).pop(part) for part in _PARTS if part in vars(self._before)}
-            vars(self._before).update({part: getattr(manager, part) for part in _PARTS})
+            lent = {part: getattr(manager, part) for part in _PARTS}
+            self._own = {part: vars(self._before).pop(part) for part in _PARTS if part in vars(self._before)}
+            vars(self._before).update(lent)
         return manager
 
     def _take_back(self) -> None:
         if self._before is not None:
             for part in _PARTS:
                 del vars(self._before)[part]
-            vars(self._before).update(self._lent)
+            vars(self._before).update(self._own)
         self.app.workmanager = self._before
 
     def _prepare_store(self) -> None:

@@ -35,7 +35,7 @@ def url_of(connection: Any) -> URL:
             raise ConfigurationError(f"expected psycopg 3 for database {connection.alias!r}, got: psycopg2")
         return _server_url("postgresql+psycopg", given, _postgresql_options(given["OPTIONS"]))
     if connection.vendor == "mysql":
-        return _server_url(mysql_driver(connection), given, _driver_options(given["OPTIONS"]))
+        return _server_url(mysql_driver(connection), given, _mysql_options(given))
     raise ConfigurationError(
         f"expected database {connection.alias!r} to be SQLite, PostgreSQL, MariaDB or MySQL, got: {connection.vendor}"
     )
@@ -51,7 +51,7 @@ def _server_url(driver: str, given: dict[str, Any], options: dict[str, str]) -> 
         driver,
         username=given["USER"] or None,
         password=given["PASSWORD"] or None,
-        host=given["HOST"] or None,
+        host=None if "unix_socket" in options else given["HOST"] or None,
         port=int(given["PORT"]) if given["PORT"] else None,
         database=given["NAME"] or None,
         query=options,
@@ -61,6 +61,14 @@ def _server_url(driver: str, given: dict[str, Any], options: dict[str, str]) -> 
 def _driver_options(options: dict[str, Any]) -> dict[str, str]:
     plain = {key: value for key, value in options.items() if key not in _DJANGOS_OWN}
     return {key: str(value) for key, value in plain.items() if isinstance(value, (str, int, float))}
+
+
+def _mysql_options(given: dict[str, Any]) -> dict[str, str]:
+    found = _driver_options(given["OPTIONS"])
+    found |= {f"ssl_{key}": str(value) for key, value in given["OPTIONS"].get("ssl", {}).items()}
+    if given["HOST"].startswith("/"):
+        found["unix_socket"] = given["HOST"]
+    return found
 
 
 def _postgresql_options(options: dict[str, Any]) -> dict[str, str]:

@@ -242,6 +242,7 @@ class WorkAdmin(admin.ModelAdmin):
         return HttpResponseRedirect(reverse(_PAUSES))
 
     def _page(self, request: HttpRequest, page: str, context: dict[str, Any]) -> TemplateResponse:
+        request.current_app = self.admin_site.name
         around = {**self.admin_site.each_context(request), "opts": self.opts, "media": self.media}
         return TemplateResponse(request, f"admin/celery_workmanager/work/{page}.html", around | context)
 

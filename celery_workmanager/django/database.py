@@ -36,7 +36,8 @@ class DjangoDatabase(Database):
     def is_joined(self) -> bool:  # type: ignore[override]
         """Whether this thread is inside a transaction of Django's, or manages its transactions by hand."""
         connection = connections[self.alias]
-        return bool(connection.in_atomic_block or not connection.get_autocommit())
+        by_hand = connection.connection is not None and not connection.autocommit
+        return bool(connection.in_atomic_block or by_hand)
 
     def apart(self) -> Database:
         """The same database without Django; one in memory exists only inside Django."""
@@ -81,7 +82,8 @@ class DjangoDatabase(Database):
                 return work(own)
             with news.collected(own, self.listener) as told:
                 done = work(own)
-            on_commit(told.tell, using=self.alias)
+            if told:
+                on_commit(told.tell, using=self.alias)
             return done
 
     def _recover(self) -> None:

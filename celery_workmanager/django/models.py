@@ -78,6 +78,9 @@ class Work(models.Model):
             models.Index(fields=("worker", "id"), name="workmanager_work_worker"),
         ]
 
+    def __str__(self) -> str:
+        return str(self.id)
+
 
 class Edge(models.Model):
     """That `child` waits for `parent`; `position` is the parent's place among those of the child."""

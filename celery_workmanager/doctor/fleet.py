@@ -75,7 +75,7 @@ def examine_nodes(manager: WorkManager, seen: Seen) -> Iterator[Finding]:
             "store-shared",
             f"Nodes on {len(machines)} machines share one SQLite file: {several(names)}.",
             "SQLite is for the processes of one machine: works may be lost or run twice.",
-            "Use PostgreSQL for several machines.",
+            "Use PostgreSQL or MariaDB for several machines.",
         )
     yield from _without_node(manager, seen)
 

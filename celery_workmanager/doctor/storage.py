@@ -51,7 +51,8 @@ def examine(manager: WorkManager) -> Iterator[Finding]:
             "store-url",
             f"The store can't be opened: {str(unusable).splitlines()[0]}",
             "Nothing can be enqueued or run.",
-            "Set workmanager_store_url to an SQLAlchemy URL; PostgreSQL needs celery-workmanager[postgresql].",
+            "Set workmanager_store_url to an SQLAlchemy URL; PostgreSQL needs celery-workmanager[postgresql], MariaDB"
+            " celery-workmanager[mysql].",
         )
 
 
@@ -82,7 +83,7 @@ def _file(database: Database) -> Iterator[Finding]:
             "store-network",
             f"{path} is on a network file system ({kind}).",
             "SQLite's locks don't hold there: works may be lost or run twice, and the file may be damaged.",
-            "Put it on a local disk, or use PostgreSQL for several machines.",
+            "Put it on a local disk, or use PostgreSQL or MariaDB for several machines.",
         )
     if not path.exists():
         yield _unborn(path)

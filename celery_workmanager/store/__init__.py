@@ -53,11 +53,11 @@ class Store(StoreBase):
         joined = connection is not None or self.database.is_joined
         look_for_ids = joined or any(step.parents for step in steps)
         try:
-            return self._enqueue(steps, queue_of, connection, look_for_ids=look_for_ids)
+            return self._enqueue(steps, queue_of, connection, is_ours=not joined, look_for_ids=look_for_ids)
         except IntegrityError:
             if joined:
                 raise
-            return self._enqueue(steps, queue_of, None, look_for_ids=True)
+            return self._enqueue(steps, queue_of, None, is_ours=True, look_for_ids=True)
 
     def _enqueue(
         self,
@@ -65,6 +65,7 @@ class Store(StoreBase):
         queue_of: Callable[[WorkRequest], str],
         connection: Connection | None,
         *,
+        is_ours: bool,
         look_for_ids: bool,
     ) -> Insertion:
         def change(conn: Connection) -> Insertion:
@@ -75,7 +76,7 @@ class Store(StoreBase):
                 self.clock.now(),
                 self.terms,
                 name_wait=self._name_wait,
-                is_ours=connection is None and not self.database.is_joined,
+                is_ours=is_ours,
                 look_for_ids=look_for_ids,
             )
             if insertion.works or insertion.updated:

@@ -76,7 +76,7 @@ def _ready_lanes() -> Select[Any]:
 
 
 #: MySQL can't say it like that, and finds the same way by itself.
-_DISTINCT_LANES = select(work.c.ready_lane).where(work.c.ready_lane.is_not(None)).distinct()
+_DISTINCT_LANES = two_steps.among_ready(select(work.c.ready_lane).where(work.c.ready_lane.is_not(None)).distinct())
 _READY_LANES = _ready_lanes()
 _PAUSES = select(null(), pause.c.kind, pause.c.label, pause.c.token).where(OF_LANES)
 

@@ -13,8 +13,13 @@ from celery_workmanager.tables import work
 def heads(arms: Sequence[Select[Any]]) -> Any:
     """One statement for the heads of all lanes; each of `arms` reads those of one, in order."""
     # Without an index that is in order it would lock all that is ready, to sort it.
-    ordered = [arm.with_hint(work, "FORCE INDEX (workmanager_work_ready)", "*") for arm in arms]
+    ordered = [among_ready(arm) for arm in arms]
     return ordered[0] if len(ordered) == 1 else union_all(*ordered)
+
+
+def among_ready(statement: Select[Any]) -> Select[Any]:
+    """`statement` by the index of claimable works, whatever the planner thinks of it."""
+    return statement.with_hint(work, "FORCE INDEX (workmanager_work_ready)", "*")
 
 
 def claim(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from celery import Celery
+
 from celery_workmanager import ExistingWorkPolicy, OneTimeWorkRequest
 from tests.django_site.models import Order
 from tests.django_site.tasks import bake, deliver
@@ -15,3 +17,13 @@ def chain(manager: Any, order: Order, policy: ExistingWorkPolicy = ExistingWorkP
     return manager.begin_unique_work(f"order-{order.pk}", policy, first).then(
         OneTimeWorkRequest(deliver, tags={"order"})
     )
+
+
+def app_with(**settings: Any) -> Celery:
+    """Another app in this project, with the same workers."""
+    made = Celery("other", set_as_current=False)
+    made.config_from_object("django.conf:settings", namespace="CELERY")
+    made.conf.update({f"workmanager_{key}": value for key, value in settings.items()})
+    for worker in (bake, deliver):
+        made.tasks.setdefault(worker.name, worker)
+    return made

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from unittest.mock import patch
 
 import psycopg
 import pytest
 from celery import Celery
 from django.core.management import call_command
-from django.db import connection, connections, router
-from django.test import SimpleTestCase, override_settings
+from django.db import connection, connections, router, transaction
+from django.test import SimpleTestCase, TransactionTestCase, override_settings
 from sqlalchemy.engine import make_url
 
-from celery_workmanager import WorkManager
+from celery_workmanager import OneTimeWorkRequest, WorkManager
 from celery_workmanager.django.addresses import url_of
 from celery_workmanager.django.checks import check_project
 from celery_workmanager.django.models import Work
 from celery_workmanager.django.router import WorkManagerRouter
-from celery_workmanager.errors import ConfigurationError
+from celery_workmanager.errors import ConfigurationError, StoreNotMigrated
 from tests.django_site.celery import app as celery_app
 from tests.django_site.models import Order
+from tests.django_site.shop import app_with
+from tests.django_site.tasks import bake
 
 
 def found() -> list[str]:
@@ -103,6 +106,29 @@ class Routes(SimpleTestCase):
         assert (ours.db_for_read(Order), ours.allow_migrate("default", "django_site")) == (None, None)
 
 
+class AnotherAlias(TransactionTestCase):
+    databases = frozenset({"default", "other"})
+
+    def setUp(self) -> None:
+        self.enterContext(override_settings(CELERY_WORKMANAGER_DATABASE="other"))
+        # When the test databases were made, the tables had no place in this one.
+        migrate = partial(call_command, "migrate", "celery_workmanager", database="other", verbosity=0)
+        migrate("zero", fake=True)
+        self.manager = WorkManager(app_with())
+        with pytest.raises(StoreNotMigrated, match="`manage.py migrate --database=other`"):
+            self.manager.get_last_cancel_all_time()
+        migrate()
+        self.addCleanup(migrate, "zero")
+
+    def test_calls_are_part_of_its_transactions(self):
+        with transaction.atomic(using="default"), transaction.atomic(using="other"):
+            self.manager.enqueue(OneTimeWorkRequest(bake, {"order": 1}))
+            assert Work.objects.count() == 1
+            transaction.set_rollback(True, using="other")
+            Order.objects.create(title="bread")
+        assert (Work.objects.count(), Order.objects.count()) == (0, 1)
+
+
 class Server:
     """A connection to a server, as far as its address goes."""
 
@@ -133,6 +159,12 @@ class Addresses(SimpleTestCase):
     def test_sockets_and_services(self):
         assert url_of(Server("postgresql", NAME="shop", HOST="/run/postgresql")).host == "/run/postgresql"
         assert url_of(Server("postgresql", OPTIONS={"service": "shop"})).query == {"service": "shop"}
+
+    def test_encryption_and_sockets_of_mysql(self):
+        safe = Server("mysql", NAME="shop", HOST="db", OPTIONS={"charset": "utf8mb4", "ssl": {"ca": "/ca.pem"}})
+        assert url_of(safe).query == {"charset": "utf8mb4", "ssl_ca": "/ca.pem"}
+        local = Server("mysql", NAME="shop", HOST="/run/mysqld.sock")
+        assert url_of(local).query == {"unix_socket": "/run/mysqld.sock"}
 
     def test_what_can_t_be_a_store(self):
         with pytest.raises(ConfigurationError, match="SQLite, PostgreSQL, MariaDB or MySQL, got: oracle"):

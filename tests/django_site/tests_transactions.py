@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 from unittest import skipIf, skipUnless
+from unittest.mock import patch
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -21,9 +22,9 @@ from celery_workmanager.errors import DuplicateWorkId, StoreNotMigrated, StoreUn
 from celery_workmanager.events import Change
 from celery_workmanager.store.base import StoreBase
 from celery_workmanager.tables import metadata
-from tests.django_site.celery import app, work_manager
+from tests.django_site.celery import work_manager
 from tests.django_site.models import Order
-from tests.django_site.shop import chain
+from tests.django_site.shop import app_with, chain
 from tests.django_site.tasks import bake, deliver
 
 IS_SQLITE = connection.vendor == "sqlite"
@@ -235,7 +236,9 @@ class Connections(Committed):
         assert count() == 1
 
     def test_engines_see_what_is_committed_and_nothing_else(self):
-        engines = StoreBase(work_manager.store.database.apart(), work_manager.clock, work_manager.store.terms, name_wait=1)
+        engines = StoreBase(
+            work_manager.store.database.apart(), work_manager.clock, work_manager.store.terms, name_wait=1
+        )
         self.addCleanup(engines.close)
         assert type(engines.database) is Database
         with transaction.atomic():
@@ -265,6 +268,12 @@ class Connections(Committed):
             work_manager.enqueue(one())
         work_manager.enqueue(one())
         assert count() == 2
+
+    @skipIf(IS_SQLITE, "a server is away")
+    def test_a_server_that_is_away(self):
+        with patch.dict(connection.settings_dict, PORT="1", OPTIONS={}):
+            found = in_thread(lambda: work_manager.enqueue(one()))
+        assert isinstance(found, StoreUnavailable)
 
     @skipIf(IS_SQLITE, "SQLite has one writer at a time")
     def test_a_name_that_another_transaction_holds(self):
@@ -305,15 +314,3 @@ class Schema(Committed):
 
     def test_models_have_all_their_migrations(self):
         call_command("makemigrations", check=True, dry_run=True, verbosity=0)
-
-
-def app_with(**settings: Any) -> Any:
-    """Another app in this project, with the same workers."""
-    from celery import Celery
-
-    made = Celery("other", set_as_current=False)
-    made.config_from_object("django.conf:settings", namespace="CELERY")
-    made.conf.update({f"workmanager_{key}": value for key, value in settings.items()})
-    for name in (bake.name, deliver.name):
-        made.tasks.setdefault(name, app.tasks[name])
-    return made

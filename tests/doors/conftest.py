@@ -23,13 +23,22 @@ from tests.stores import (
     few_store_addresses,
     make_store,
     mariadb_store_url,
+    postgresql,
     postgresql_store_url,
     server,
     sqlite_template,
     store,
 )
 
-__all__ = ["few_store_addresses", "mariadb_store_url", "postgresql_store_url", "server", "sqlite_template", "store"]
+__all__ = [
+    "few_store_addresses",
+    "mariadb_store_url",
+    "postgresql",
+    "postgresql_store_url",
+    "server",
+    "sqlite_template",
+    "store",
+]
 
 
 @dataclass

@@ -235,8 +235,8 @@ def test_tables_that_were_changed_by_hand_are_found(store: Store):
     assert "strangers" not in seen
 
 
-def test_a_server_that_may_forget_commits_is_found(server: Store):
-    manager = make(server.database.url.render_as_string(hide_password=False))
+def test_a_server_that_may_forget_commits_is_found(postgresql: Store):
+    manager = make(postgresql.database.url.render_as_string(hide_password=False))
     assert "synchronous_commit = off" in findings(manager)["store-careless"].seen
     manager.store.close()
 

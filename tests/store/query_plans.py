@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from psycopg.sql import Literal
-from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy import Connection, event, text
 
 from celery_workmanager import schema
 from celery_workmanager.lanes import lane_of
@@ -85,7 +85,8 @@ class Planned:
         server = re.search(f"Seq Scan on {large}", self.plan)
         # A minimum over all rows is called a search too.
         file = re.search(rf"(SCAN|SEARCH) ({large}|child|parent)\b(?!.* INDEX )", self.plan)
-        return bool(server or file)
+        innodb = re.search(rf"({large}|child|parent): (ALL|index)\b", self.plan)
+        return bool(server or file or innodb)
 
 
 # -- a full store --------------------------------------------------------------------------------------------
@@ -93,9 +94,18 @@ class Planned:
 _NUMBERS = {
     "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :rows) ",
     "postgresql": "",
+    "mariadb": "",
 }
-_FROM = {"sqlite": "FROM n", "postgresql": "FROM generate_series(1, :rows) AS n(i)"}
-_ID = {"sqlite": "printf('w%08d', i)", "postgresql": "'w' || lpad(i::text, 8, '0')"}
+_FROM = {
+    "sqlite": "FROM n",
+    "postgresql": "FROM generate_series(1, :rows) AS n(i)",
+    "mariadb": "FROM (SELECT seq AS i FROM seq_1_to_1000000 WHERE seq <= :rows) AS n",
+}
+_ID = {
+    "sqlite": "printf('w%08d', i)",
+    "postgresql": "'w' || lpad(i::text, 8, '0')",
+    "mariadb": "'w' || lpad((i), 8, '0')",
+}
 
 
 def fill(store: Store, rows: int) -> None:
@@ -119,6 +129,8 @@ def fill(store: Store, rows: int) -> None:
     tag = f"INSERT INTO workmanager_tag (work, tag) {head} SELECT {name}, 'tag ' || (i % 20000) {source}"
     member = f"INSERT INTO workmanager_member (name, work) {head} SELECT 'name ' || i, {name} {source} WHERE i % 4 = 0"
     with store.database.transaction() as connection:
+        if dialect == "mariadb":
+            connection.execute(text("SET sql_mode = CONCAT(@@sql_mode, ',PIPES_AS_CONCAT')"))
         for statement in (work, edge, tag, member):
             used = {key: value for key, value in values.items() if f":{key}" in statement}
             connection.execute(text(statement), used)
@@ -130,10 +142,12 @@ def fill(store: Store, rows: int) -> None:
             f"prune_at = {START - 1} WHERE id BETWEEN 'w00005000' AND 'w00005060' AND prune_at IS NOT NULL",
         ):
             connection.execute(text(f"UPDATE workmanager_work SET {change}"))
-    if dialect == "postgresql":
-        # As autovacuum does in time. SQLite has no statistics unless somebody asks for them.
+    # As servers do in time. SQLite has no statistics unless somebody asks for them.
+    tables = ", ".join(f"workmanager_{name}" for name in ("work", "edge", "tag", "member"))
+    refreshing = {"postgresql": "VACUUM ANALYZE", "mariadb": f"ANALYZE TABLE {tables}"}
+    if dialect in refreshing:
         with store.database.plain() as connection:
-            connection.execute(text("VACUUM ANALYZE"))
+            connection.execute(text(refreshing[dialect]))
 
 
 # -- what is run ---------------------------------------------------------------------------------------------
@@ -205,6 +219,10 @@ def explained(connection: Connection, statement: str, parameters: Any, *, generi
         for number, parent, _, _ in rows:
             depth[number] = depth[parent] + 1
         return Planned(statement, "\n".join("  " * depth[row[0]] + row[3] for row in rows))
+    if connection.dialect.name == "mariadb":
+        rows = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).mappings().all()
+        steps = (f"{row['table']}: {row['type']} {row['key']} ({row['Extra']})" for row in rows)
+        return Planned(statement, "\n".join(steps))
     if not generic:
         rows = connection.exec_driver_sql(f"EXPLAIN (COSTS OFF) {statement}", parameters).all()
         return Planned(statement, "\n".join(row[0] for row in rows))
@@ -226,7 +244,7 @@ def plans(store: Store, *, generic: bool = False) -> dict[str, list[Planned]]:
         with recorded(store) as statements:
             duty()
         found[name] = statements
-    users = create_engine(store.database.url)
+    users = services.users_engine(store.database.url)
     try:
         with store.database.plain() as own, users.connect() as joined:
             return {

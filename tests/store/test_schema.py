@@ -23,7 +23,7 @@ from celery_workmanager import mysql, schema
 from celery_workmanager.database import Database
 from celery_workmanager.errors import StoreNotMigrated, StoreUnavailable
 from celery_workmanager.migrations import HEAD, VERSION_TABLE
-from celery_workmanager.tables import metadata
+from celery_workmanager.tables import metadata_of
 from tests import services
 from tests.stores import make_store, put, rows_of, states
 
@@ -101,6 +101,7 @@ def test_migrations_and_tables_say_the_same(database: Database):
     """Tables, columns, types, keys and indexes, those with conditions included."""
     schema.migrate(database)
     options = {"compare_type": True, "compare_server_default": True, "version_table": VERSION_TABLE}
+    metadata = metadata_of(database.dialect)
     with database.plain() as connection:
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, metadata) == []
@@ -121,6 +122,22 @@ def _same(found: list[Any], index: Any, dialect: str) -> None:
     if condition is not None:
         (guard,) = [column.name for column in condition.get_children() if hasattr(column, "name")]
         assert str(stored_condition).strip("()").split(".")[-1] == f"{guard} IS NOT NULL"
+
+
+@pytest.mark.mariadb
+def test_on_mariadb_every_text_is_compared_by_its_characters_and_may_be_long(mariadb_url: str):
+    """Also in tables and columns that a later migration adds."""
+    services.empty_database(mariadb_url)
+    database = Database(mariadb_url)
+    schema.migrate(database)
+    of_ours = "table_schema = database() AND table_name LIKE 'workmanager%'"
+    with database.plain() as connection:
+        engines = connection.execute(text(f"SELECT DISTINCT engine FROM information_schema.tables WHERE {of_ours}"))
+        columns = f"SELECT DISTINCT data_type, collation_name FROM information_schema.columns WHERE {of_ours}"
+        texts = connection.execute(text(f"{columns} AND collation_name IS NOT NULL")).all()
+        assert engines.scalars().all() == ["InnoDB"]
+    assert {tuple(each) for each in texts} == {("varchar", "utf8mb4_nopad_bin"), ("longtext", "utf8mb4_nopad_bin")}
+    database.close()
 
 
 def test_the_schema_can_be_taken_back_and_made_again(database: Database):

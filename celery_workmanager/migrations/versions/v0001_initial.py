@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from celery_workmanager.migrations import small_index_columns
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -112,7 +114,7 @@ def upgrade() -> None:
     op.create_index(
         "workmanager_work_blocked",
         "workmanager_work",
-        ["id"],
+        small_index_columns(op.get_bind().dialect.name, "waits_for", "id"),
         unique=False,
         postgresql_where=sa.text("waits_for IS NOT NULL"),
         sqlite_where=sa.text("waits_for IS NOT NULL"),

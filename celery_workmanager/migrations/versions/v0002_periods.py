@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from celery_workmanager.migrations import small_index_columns
+
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
@@ -23,7 +25,7 @@ def upgrade() -> None:
     op.create_index(
         "workmanager_work_periodic",
         "workmanager_work",
-        ["id"],
+        small_index_columns(op.get_bind().dialect.name, "period_at", "id"),
         unique=False,
         postgresql_where=sa.text("period_at IS NOT NULL"),
         sqlite_where=sa.text("period_at IS NOT NULL"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from celery_workmanager.migrations import small_index_columns
+
 revision = "0003"
 down_revision = "0002"
 branch_labels = None
@@ -27,7 +29,7 @@ def upgrade() -> None:
     op.create_index(
         "workmanager_work_held",
         "workmanager_work",
-        ["id"],
+        small_index_columns(op.get_bind().dialect.name, "held", "id"),
         unique=False,
         postgresql_where=sa.text("held IS NOT NULL"),
         sqlite_where=sa.text("held IS NOT NULL"),
