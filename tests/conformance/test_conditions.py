@@ -13,7 +13,7 @@ from celery_workmanager.errors import InvalidRequest
 from tests.conformance.workers import act, add, app
 
 ASKED = Constraints(required_network_type=NetworkType.UNMETERED, node_labels=("gpu=a100",), reachable=["tcp://db:1"])
-LIMIT, RATE = Limit("tenant:{n}", 2), Rate("api", 10, timedelta(milliseconds=1500))
+LIMIT, FIXED, RATE = Limit("tenant:{n}", 2), Limit("all", 2), Rate("api", 10, timedelta(milliseconds=1500))
 AT = datetime(2031, 1, 1, tzinfo=UTC)
 
 
@@ -66,7 +66,7 @@ def test_an_update_takes_them_over_and_away(wm, works):
 
 def test_those_of_periodic_work(wm, works):
     request = PeriodicWorkRequest(
-        act, repeat_interval=timedelta(hours=1), constraints=ASKED, deadline=60, concurrency=LIMIT, rate=RATE
+        act, {"n": 1}, repeat_interval=timedelta(hours=1), constraints=ASKED, deadline=60, concurrency=LIMIT, rate=RATE
     )
     wm.enqueue(request)
     info = works.info(request)
@@ -75,9 +75,9 @@ def test_those_of_periodic_work(wm, works):
 
 
 def test_they_are_options_of_calls(works, kit):
-    result = add.apply_async((1,), constraints=ASKED, deadline=60, concurrency=LIMIT, rate=RATE)
+    result = add.apply_async((1,), constraints=ASKED, deadline=60, concurrency=FIXED, rate=RATE)
     info = works.info(result.id)
-    assert (info.constraints, info.concurrency, info.rate) == (ASKED, LIMIT, RATE)
+    assert (info.constraints, info.concurrency, info.rate) == (ASKED, FIXED, RATE)
     in_json = add.apply_async((1,), constraints=ASKED.to_json(), rate=RATE.to_json())
     assert works.info(in_json.id).constraints == ASKED
     with pytest.raises(InvalidRequest, match="expected constraints to be Constraints"):
@@ -101,17 +101,18 @@ def test_they_are_attributes_of_a_task_for_its_calls(works, kit):
 
 
 def test_running_a_finished_work_again_asks_for_the_same(wm, works):
-    request = OneTimeWorkRequest(act, constraints=ASKED, concurrency=LIMIT, rate=RATE)
+    request = OneTimeWorkRequest(act, {"n": 1}, constraints=ASKED, concurrency=LIMIT, rate=RATE)
     wm.enqueue(request)
     wm.cancel_work_by_id(request.id)
     (again,) = wm.retry(request.id).ids
     assert works.info(again).constraints == ASKED
 
 
-def test_the_profile_limits_unfinished_works_with_content_triggers(wm, works, server_kit):
-    def triggered() -> OneTimeWorkRequest:
-        return OneTimeWorkRequest(act, constraints=Constraints(content_uri_triggers=["/data/in"]))
+def triggered() -> OneTimeWorkRequest:
+    return OneTimeWorkRequest(act, constraints=Constraints(content_uri_triggers=["/data/in"]))
 
+
+def test_the_profile_limits_unfinished_works_with_content_triggers(wm, works):
     wm.enqueue([triggered() for _ in range(7)])
     bait = OneTimeWorkRequest(act, tags={"content_uri_triggers"})  # names it, and has none
     last = triggered()
@@ -120,4 +121,7 @@ def test_the_profile_limits_unfinished_works_with_content_triggers(wm, works, se
         wm.begin_with(triggered()).then(triggered()).enqueue()
     wm.cancel_work_by_id(last.id)
     wm.enqueue(triggered())
-    server_kit.work_manager.enqueue([triggered() for _ in range(9)])
+
+
+def test_a_server_has_any_number_of_content_triggers(server_kit):
+    assert server_kit.work_manager.enqueue([triggered() for _ in range(9)]).applied

@@ -19,7 +19,7 @@ from celery_workmanager import (
     TimeWindow,
     UpdateResult,
 )
-from celery_workmanager.errors import InvalidRequest, WorkNotFound
+from celery_workmanager.errors import ConstraintsWarning, InvalidRequest, WorkNotFound
 from tests.conformance.workers import act, actions, ran
 
 MINUTE = timedelta(minutes=1)
@@ -394,7 +394,8 @@ def test_it_counts_from_the_enqueue_also_for_a_blocked_work(kit, works):
 
 def test_a_delay_comes_before_it_and_it_does_not_expedite(kit, works):
     kit.node.set(charging=False)
-    work_id = works.enqueue(constraints=CHARGING, deadline=60, initial_delay=120)
+    with pytest.warns(ConstraintsWarning, match="comes before the initial delay"):
+        work_id = works.enqueue(constraints=CHARGING, deadline=60, initial_delay=120)
     kit.clock.advance(MINUTE)
     assert kit.run_until_idle() == 0
     kit.clock.advance(MINUTE)
