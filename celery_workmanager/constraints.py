@@ -16,7 +16,7 @@ from celery_workmanager.node_labels import parse_label_rule
 from celery_workmanager.policies import NetworkType
 from celery_workmanager.time_windows import TimeWindow
 
-__all__ = ("Constraints", "ContentUriTrigger", "check_custom", "check_target")
+__all__ = ("Constraints", "ContentUriTrigger", "check_custom", "check_target", "key_of")
 
 LONGEST_TARGET = 500
 _CUSTOM = re.compile(r"[A-Za-z_][\w.-]*(:.+)?", re.ASCII)
@@ -122,8 +122,7 @@ class Constraints:
 
         Content triggers aren't judged, and are no part of it.
         """
-        judged = {name: value for name, value in self.to_json().items() if name not in _OF_TRIGGERS}
-        return json.dumps(judged, separators=(",", ":"), sort_keys=True) if judged else ""
+        return key_of(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
         """Return what differs from the default, in JSON types; durations in seconds."""
@@ -140,6 +139,17 @@ class Constraints:
         return cls(**values)
 
     @classmethod
+    def known_of(cls, values: Mapping[str, Any]) -> tuple[Constraints, tuple[str, ...]]:
+        """Those of what ``to_json`` wrote that this version knows, and the names of the others: a later one's."""
+        known, unknown = {}, []
+        for name, value in values.items():
+            try:
+                known[name] = _CHECKS[name](name, value)
+            except (KeyError, InvalidRequest):
+                unknown.append(name)
+        return cls(**known), tuple(sorted(unknown))
+
+    @classmethod
     def of(cls, value: Any) -> Constraints:
         """Return `value` when it is such, or those that a mapping (``to_json``) says. Raises InvalidRequest."""
         if isinstance(value, cls):
@@ -147,6 +157,12 @@ class Constraints:
         if not isinstance(value, Mapping):
             raise InvalidRequest("constraints", "Constraints", value)
         return cls.from_json(value)
+
+
+def key_of(values: Mapping[str, Any]) -> str:
+    """The `Constraints.key` of what ``to_json`` wrote, also of a later version's."""
+    judged = {name: value for name, value in values.items() if name not in _OF_TRIGGERS}
+    return json.dumps(judged, separators=(",", ":"), sort_keys=True) if judged else ""
 
 
 def check_target(what: str, target: Any) -> str:

@@ -53,8 +53,14 @@ class WorkFacts:
         """What a node must meet to run it at `now`: nothing once its deadline has passed."""
         if "constraints" not in self.options or self.options.get("deadline", now + 1) <= now:
             return Constraints.NONE
-        asked = Constraints.from_json(self.options["constraints"])
+        asked, _ = Constraints.known_of(self.options["constraints"])
         return replace(asked, content_uri_triggers=()) if "triggered" in self.options else asked
+
+    def unknown_constraints_at(self, now: int) -> tuple[str, ...]:
+        """The names of constraints that only a later version knows."""
+        if self.options.get("deadline", now + 1) <= now:
+            return ()
+        return Constraints.known_of(self.options.get("constraints", {}))[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +102,7 @@ def _waiting(seen: Circumstances, now: int) -> Iterator[Reason]:
     nodes = of_nodes(work.queue, work.worker, work.constraints_at(now), seen.nodes, drained, now)
     own = [*_expired(work, now), *_not_due(work, now), *_blocked(seen), *_paused(seen)]
     yield from own
-    others = [*nodes.holding, *_limited(seen), *_out_of_quota(seen)]
+    others = [*nodes.holding, *_unknown(work, now), *_limited(seen), *_out_of_quota(seen)]
     yield from others
     if not own and not others:
         yield from _downgraded(work) if nodes.busy or seen.before else ()
@@ -180,6 +186,14 @@ def _paused(seen: Circumstances) -> Iterator[Reason]:
         yield Reason(ReasonKind.PAUSED, f"the {target} is paused{since(pause.since)}", since=pause.since)
     if seen.work.is_held and not mine:
         yield Reason(ReasonKind.PAUSED, "it was paused, is resumed, and about to be freed")
+
+
+def _unknown(work: WorkFacts, now: int) -> Iterator[Reason]:
+    if unknown := work.unknown_constraints_at(now):
+        text = (
+            f"it asks for {listed(unknown, 'and')}, which this version doesn't know: only nodes of a later one take it"
+        )
+        yield Reason(ReasonKind.CONSTRAINT, text)
 
 
 def _limited(seen: Circumstances) -> Iterator[Reason]:

@@ -81,7 +81,9 @@ class FileTriggers:
         return seen.kinds[lane].mark == TRIGGER and self._offer.covers(seen.kinds[lane])
 
     def _know(self, works: Iterable[Waiting]) -> None:
-        found = {f"{each.id}/{each.generation}/{each.since}": each for each in works}
+        # Triggers of a later version are left to its nodes.
+        readable = [each for each in works if not Constraints.known_of(each.options["constraints"])[1]]
+        found = {f"{each.id}/{each.generation}/{each.since}": each for each in readable}
         if found.keys() == self._works.keys():
             return
         limits = self._store.terms.limits

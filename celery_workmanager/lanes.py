@@ -12,7 +12,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
-from celery_workmanager.constraints import Constraints
+from celery_workmanager.constraints import Constraints, key_of
 from celery_workmanager.errors import WorkManagerError
 
 #: Works that run when something changes, not when a node has room: they are never claimed in batches.
@@ -80,10 +80,14 @@ def _untriggered(constraints: Constraints) -> Constraints:
 
 
 def lane_with(queue: str, worker: str, options: Mapping[str, Any], *, is_overdue: bool = False) -> int:
-    """The lane of a work with `options`, as `Lane.of` says."""
+    """The lane of a work with `options`, as `Lane.of` says; also with constraints that only a later version knows."""
     if not options.keys() & _TELLING:
         return lane_of(queue, worker)
-    return Lane.of(queue, worker, options, is_overdue=is_overdue).number
+    mark = LIMIT if options.keys() & _LIMITS else ""
+    asked = {} if is_overdue else options.get("constraints", {})
+    if asked.get("content_uri_triggers") and "triggered" not in options:
+        mark = TRIGGER
+    return lane_of(queue, worker, key_of(asked), mark)
 
 
 def lane_read(number: int, queue: str, worker: str, options: str) -> Lane | None:

@@ -55,7 +55,7 @@ class Offer:
         given, now = claim.options.get("constraints"), self._clock.now()
         if given is None or claim.options.get("deadline", now + 1) <= now:
             return None
-        return self._first_unmet(Constraints.from_json(given))
+        return self._first_unmet(Constraints.known_of(given)[0])
 
     def _first_unmet(self, constraints: Constraints) -> Unmet | None:
         if not constraints:

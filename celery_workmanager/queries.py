@@ -182,7 +182,7 @@ def _conditions(options: dict[str, Any]) -> dict[str, Any]:
     """What `store.rows` wrote of a request's constraints, deadline and limits."""
     found: dict[str, Any] = {}
     if "constraints" in options:
-        found["constraints"] = Constraints.from_json(options["constraints"])
+        found["constraints"] = Constraints.known_of(options["constraints"])[0]
     if "deadline" in options:
         found["deadline"] = as_datetime(options["deadline"])
     if "deadline_after" in options:

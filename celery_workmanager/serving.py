@@ -94,11 +94,14 @@ def of_nodes(
         return OfNodes(holding=(_unserved(queue, worker, nodes, alive),))
     open_ = [node for node in serving if node.name not in drained]
     if not open_:
-        return OfNodes(holding=(_drained(serving, drained),))
-    failing = {node.name: node.unmet(constraints, now) for node in open_}
+        return OfNodes(holding=(_drained("serves", serving, drained),))
+    failing = {node.name: node.unmet(constraints, now) for node in serving}
     meeting = [node for node in open_ if not failing[node.name]]
     if not meeting:
-        return OfNodes(holding=tuple(_unmet(open_, failing)))
+        kept = [node for node in serving if not failing[node.name]]
+        held = [_drained("could run", kept, drained)] if kept else []
+        order = [each.constraint for each in unmet(constraints, Readings.NONE, now)]
+        return OfNodes(holding=(*held, *_unmet(open_, failing, order)))
     if constraints.content_uri_triggers:
         return OfNodes(holding=(_untriggered(constraints, meeting),))
     return OfNodes(busy=tuple(_busy(meeting)), able=tuple(node.name for node in meeting))
@@ -127,21 +130,33 @@ def _unserved(queue: str, worker: str, nodes: Sequence[NodeFacts], alive: Sequen
     return Reason(ReasonKind.NO_NODE, text + near, nodes=tuple(views[:MOST_VIEWS]))
 
 
-def _drained(serving: Sequence[NodeFacts], drained: Mapping[str, datetime | None]) -> Reason:
+def _drained(does: str, serving: Sequence[NodeFacts], drained: Mapping[str, datetime | None]) -> Reason:
     """One reason for all: it would run on any of them."""
     views = [NodeView(node.name, f"is drained{since(drained[node.name])}") for node in serving]
     first = min((at for node in serving if (at := drained[node.name]) is not None), default=None)
-    text = f"every node that serves it is drained: {listed([view.name for view in views], 'and')}{since(first)}"
+    text = f"every node that {does} it is drained: {listed([view.name for view in views], 'and')}{since(first)}"
     return Reason(ReasonKind.PAUSED, text, since=first, nodes=tuple(views[:MOST_VIEWS]))
 
 
-def _unmet(nodes: Sequence[NodeFacts], failing: Mapping[str, Sequence[Unmet]]) -> Iterator[Reason]:
-    """One reason a constraint, first those that most nodes don't meet, else in the order of stop reasons."""
-    views: dict[str, list[NodeView]] = {}
-    for node in nodes:
-        for found in failing[node.name]:
-            views.setdefault(found.constraint, []).append(node.view(found))
-    for some in sorted(views.values(), key=len, reverse=True):
+def _unmet(
+    nodes: Sequence[NodeFacts], failing: Mapping[str, Sequence[Unmet]], order: Sequence[str]
+) -> Iterator[Reason]:
+    """One reason a constraint, first those that most nodes don't meet, else in the `order` of stop reasons.
+
+    Nodes with other labels come last: what they read is of no account, as long as some node has the right ones.
+    """
+    others = {name for name, found in failing.items() if any(each.sensor == "labels" for each in found)}
+    by_name = {node.name: node for node in sorted(nodes, key=lambda node: node.name in others)}
+
+    def lacking(constraint: str) -> list[tuple[str, Unmet]]:
+        return [(name, found) for name in by_name for found in failing[name] if found.constraint == constraint]
+
+    def weight(constraint: str) -> tuple[int, int]:
+        names = [name for name, _ in lacking(constraint)]
+        return sum(name not in others for name in names), len(names)
+
+    for constraint in sorted(filter(lacking, order), key=weight, reverse=True):
+        some = [by_name[name].view(found) for name, found in lacking(constraint)]
         more = "" if len(some) == 1 else f" and {len(some) - 1} more"
         text = f"a constraint is unmet on {some[0].name}{more}: {some[0].text}"
         yield Reason(ReasonKind.CONSTRAINT, text, nodes=tuple(some[:MOST_VIEWS]))

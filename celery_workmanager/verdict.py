@@ -220,10 +220,14 @@ def _undo_claim(verdict: Verdict, claim: Claim, terms: Terms) -> None:
 
 
 def _stopped(verdict: Verdict, claim: Claim, outcome: Outcome, now: int, terms: Terms) -> None:
-    del now
     verdict.stop_reason = outcome.reason
     verdict.keeps_progress = True
-    _go_back(verdict, claim, terms)
+    if outcome.reason is StopReason.FOREGROUND_SERVICE_TIMEOUT and not terms.limits.counts_system_stops:
+        # Its own doing, not the system's: begun again at once, it would only be stopped again, without end.
+        verdict.enqueued_at = now
+        verdict.run_at = _next_run(verdict, claim, terms)
+    else:
+        _go_back(verdict, claim, terms)
 
 
 def _lost(verdict: Verdict, claim: Claim, outcome: Outcome, now: int, terms: Terms) -> None:

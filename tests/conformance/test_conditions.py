@@ -13,7 +13,7 @@ from celery_workmanager.errors import InvalidRequest
 from tests.conformance.workers import act, add, app
 
 ASKED = Constraints(required_network_type=NetworkType.UNMETERED, node_labels=("gpu=a100",), reachable=["tcp://db:1"])
-LIMIT, FIXED, RATE = Limit("tenant:{n}", 2), Limit("all", 2), Rate("api", 10, timedelta(milliseconds=1500))
+LIMIT, RATE = Limit("tenant:{n}", 2), Rate("api", 10, timedelta(milliseconds=1500))
 AT = datetime(2031, 1, 1, tzinfo=UTC)
 
 
@@ -75,9 +75,10 @@ def test_those_of_periodic_work(wm, works):
 
 
 def test_they_are_options_of_calls(works, kit):
-    result = add.apply_async((1,), constraints=ASKED, deadline=60, concurrency=FIXED, rate=RATE)
+    limit = Limit("sums of {y}", 2)
+    result = add.apply_async((1,), {"y": 2}, constraints=ASKED, deadline=60, concurrency=limit, rate=RATE)
     info = works.info(result.id)
-    assert (info.constraints, info.concurrency, info.rate) == (ASKED, FIXED, RATE)
+    assert (info.constraints, info.concurrency, info.rate) == (ASKED, limit, RATE)
     in_json = add.apply_async((1,), constraints=ASKED.to_json(), rate=RATE.to_json())
     assert works.info(in_json.id).constraints == ASKED
     with pytest.raises(InvalidRequest, match="expected constraints to be Constraints"):
@@ -108,6 +109,12 @@ def test_running_a_finished_work_again_asks_for_the_same(wm, works):
     assert works.info(again).constraints == ASKED
 
 
+@pytest.mark.parametrize("given", [{}, {"n": None}, {"n": True}, {"n": 1.5}])
+def test_the_input_has_what_the_key_of_a_limit_names(wm, given):
+    with pytest.raises(InvalidRequest, match="expected input 'n' to be a str or an int, for the key 'tenant:{n}'"):
+        wm.enqueue(OneTimeWorkRequest(act, given, concurrency=LIMIT))
+
+
 def triggered() -> OneTimeWorkRequest:
     return OneTimeWorkRequest(act, constraints=Constraints(content_uri_triggers=["/data/in"]))
 
@@ -123,5 +130,5 @@ def test_the_profile_limits_unfinished_works_with_content_triggers(wm, works):
     wm.enqueue(triggered())
 
 
-def test_a_server_has_any_number_of_content_triggers(server_kit):
-    assert server_kit.work_manager.enqueue([triggered() for _ in range(9)]).applied
+def test_servers_have_any_number_of_them(server_kit):
+    assert len(server_kit.work_manager.enqueue([triggered() for _ in range(9)]).ids) == 9

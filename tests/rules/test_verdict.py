@@ -116,6 +116,13 @@ def test_on_a_server_a_stop_leaves_the_work_as_if_it_had_not_been_claimed():
     assert found.keeps_progress
 
 
+def test_a_run_that_was_in_the_foreground_for_too_long_waits_for_its_backoff():
+    found = verdict(Ending.STOPPED, "server", reason=StopReason.FOREGROUND_SERVICE_TIMEOUT)
+    assert (found.state, found.stop_reason) == (State.ENQUEUED, StopReason.FOREGROUND_SERVICE_TIMEOUT)
+    assert (found.run_attempt_count, found.keeps_progress) == (3, True)
+    assert (found.enqueued_at, found.run_at) == (NOW, NOW + 4 * 30 * SECOND)
+
+
 @both
 def test_a_lost_process_counts_an_interruption_and_deletes_progress(profile):
     found = verdict(Ending.LOST, profile)

@@ -12,11 +12,14 @@ import pytest
 from sqlalchemy import event
 
 from celery_workmanager import Constraints, NetworkType, State, StopReason
+from celery_workmanager.constraints import key_of
 from celery_workmanager.errors import ConstraintsWarning
 from celery_workmanager.lanes import LIMIT, TRIGGER, Lane, lane_of, lane_with
 from celery_workmanager.limits import Limit, Rate
+from celery_workmanager.offer import Offer
 from celery_workmanager.outcome import Ending
 from celery_workmanager.pauses import PauseKind, PauseTarget
+from celery_workmanager.readings import Readings
 from celery_workmanager.store import Store, claiming, pausing
 from celery_workmanager.timing import SECOND
 from tests.stores import (
@@ -119,6 +122,55 @@ def test_lanes_that_this_version_cannot_tell_are_left_out(store: Store):
     sql(store, "UPDATE workmanager_work SET options = :later, lane = 7, ready_lane = 7", later=later)
     assert store.look([PLAIN]).lanes == []
     assert store.look().lanes == [7]
+
+
+LATER = {"requires_charging": True, "requires_moonlight": {"phase": "full"}}
+
+
+def written_by_a_later_version(store: Store, **request: Any) -> None:
+    """Put the work "a" with a constraint that this version doesn't know."""
+    put(store, job("a", constraints=CHARGING, **request))
+    options = json.loads(row(store, "a").options) | {"constraints": LATER}
+    there = {"later": json.dumps(options), "lane": lane_of(QUEUE, WORKER, key_of(LATER))}
+    sql(store, "UPDATE workmanager_work SET options = :later, lane = :lane, ready_lane = :lane", **there)
+
+
+def test_a_work_of_a_later_version_is_left_alone_and_shown(store: Store):
+    written_by_a_later_version(store)
+    put(store, job("b", constraints=CHARGING))
+    assert list(store.look([PLAIN]).kinds.values()) == [Lane(QUEUE, WORKER, CHARGING)]
+    assert info(store, "a").constraints == CHARGING
+    store.cancel("a")
+    assert state(store, "a") is State.CANCELLED
+
+
+def test_it_keeps_its_lane_when_it_is_run_again(store: Store):
+    written_by_a_later_version(store)
+    store.cancel("a")
+    store.retry("a", "again")
+    assert row(store, "again").ready_lane == lane_of(QUEUE, WORKER, key_of(LATER))
+
+
+def test_past_its_deadline_any_node_runs_it(store: Store):
+    written_by_a_later_version(store, deadline=1)
+    move(store, 2 * SECOND)
+    store.pass_deadlines()
+    (claim,) = take(store)
+    offer = Offer(dict, store.clock, lambda: Readings.of(charging=False))
+    assert (claim.id, offer.lost(claim)) == ("a", None)
+
+
+def test_the_next_run_of_periodic_work_of_a_later_version_is_left_to_it(store: Store):
+    lane = lane_of(QUEUE, WORKER, key_of(LATER))
+    put(store, every("a", constraints=CHARGING, deadline=1))
+    options = json.loads(row(store, "a").options) | {"constraints": LATER}
+    there = {"later": json.dumps(options), "lane": lane}
+    sql(store, "UPDATE workmanager_work SET options = :later, lane = :lane, ready_lane = :lane", **there)
+    move(store, 2 * SECOND)
+    store.pass_deadlines()
+    (claim,) = take(store)
+    end(store, claim)
+    assert row(store, "a").lane == lane
 
 
 def test_a_lane_of_works_past_their_deadline_is_that_of_works_without_constraints(store: Store):

@@ -37,6 +37,7 @@ from tests.stores import (
     move,
     put,
     put_named,
+    sql,
     start,
     step,
     succeed,
@@ -200,6 +201,16 @@ def test_a_drained_node_is_a_reason_when_no_other_serves(store: Store):
     )
     node(store, "w@gamma")
     assert why(store) == [("ready", "nothing holds it up: w@gamma will claim it now")]
+
+
+def test_a_drained_node_is_the_reason_when_no_other_meets_the_constraints(store: Store):
+    node(store, readings=read(labels={"gpu": "a100"}))
+    node(store, "w@beta", readings=read(labels={}))
+    put(store, job("a", constraints=Constraints(node_labels=("gpu",))))
+    pausing.pause(store, PauseTarget(PauseKind.NODE, "w@alpha"))
+    (kind, told), (other, _) = why(store)
+    assert (kind, other) == ("paused", "constraint")
+    assert told == f"every node that could run it is drained: w@alpha since {NOW}"
 
 
 def test_a_drained_node_claims_nothing_more(store: Store):
@@ -369,6 +380,28 @@ def test_an_unmet_constraint_says_what_each_node_read_and_when(store: Store):
     assert (deadline.kind, deadline.until) == (ReasonKind.DEADLINE, as_datetime(START + 60 * SECOND))
     node(store, "w@gamma", readings=read(charging=True, storage_free_percent=50, labels={"gpu": "a100"}))
     assert why(store)[0] == ("ready", "nothing holds it up: w@gamma will claim it now")
+
+
+def test_what_nodes_with_other_labels_read_is_of_no_account(store: Store):
+    asked = Constraints(requires_charging=True, node_labels=("region=us",))
+    for name in ("w@alpha", "w@beta"):
+        node(store, name, readings=read(charging=True, labels={"region": "eu"}))
+    node(store, "w@gamma", readings=read(charging=False, labels={"region": "us"}))
+    put(store, job("a", constraints=asked))
+    (_, first), (_, second) = why(store)
+    assert first.startswith("a constraint is unmet on w@gamma: the node is charging: ")
+    assert second.startswith("a constraint is unmet on w@alpha and 1 more: the node has labels region=us: ")
+
+
+def test_constraints_of_a_later_version_are_named(store: Store):
+    node(store, readings=read(charging=True))
+    put(store, job("a", constraints=Constraints(requires_charging=True), deadline=60))
+    later = json.dumps({"constraints": {"requires_charging": True, "requires_moonlight": True}, "deadline": START + 60})
+    sql(store, "UPDATE workmanager_work SET options = :later", later=later)
+    told = "it asks for requires_moonlight, which this version doesn't know: only nodes of a later one take it"
+    assert why(store)[0] == ("constraint", told)
+    move(store, SECOND)
+    assert kinds(store) == ["ready", "deadline"]
 
 
 def test_after_its_deadline_constraints_hold_nothing_up(store: Store):
