@@ -29,7 +29,7 @@ help:
 	@echo "make compatibility                         write docs/celery-compatibility.md from the rows of its tests"
 	@echo "make upstream [ARGS=...]                   Celery's own integration tests with Workers, beside plain tasks (half an hour)"
 	@echo "make containers                            workers in containers (needs a Docker engine)"
-	@echo "make soak                                  long random walks over the store, for an hour of patience"
+	@echo "make soak                                  long random walks over the store and what takes minutes, for an hour of patience"
 	@echo "make bench                                 side by side with plain Celery on Redis"
 
 demo: $(VENV)/.demo
@@ -76,7 +76,9 @@ containers:
 	@.venv-containers/bin/python -m pytest tests/containers -rs -W default $(ARGS)
 
 soak: $(VENV)/.dev
-	@WORKMANAGER_SOAK=20 $(BIN)/python -m pytest tests/story/test_state_machine.py -q --timeout 7200 $(ARGS)
+	@WORKMANAGER_SOAK=20 $(BIN)/python -m pytest tests/story/test_state_machine.py \
+	  tests/celery/test_lost_constraints.py::test_readings_that_flip_for_a_minute_lose_nothing \
+	  tests/django_site/test_site.py::test_a_transaction_that_is_open_for_a_minute -q --timeout 7200 $(ARGS)
 
 clean:
 	rm -rf .venv .venv-lowest .venv-containers .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -271,7 +271,7 @@ def _tell(request: HttpRequest, outcome: Outcome) -> None:
     if outcome.changed:
         messages.success(request, f"{outcome.changed:,} changed.")
     if outcome.left:
-        messages.info(request, f"{outcome.left:,} left as they are: there was nothing to change.")
+        messages.info(request, f"Nothing to change in {outcome.left:,}.")
     for error in outcome.errors[:_MOST_ERRORS]:
         messages.error(request, error)
     if len(outcome.errors) > _MOST_ERRORS:

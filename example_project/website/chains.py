@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from celery_workmanager import ExistingWorkPolicy, OneTimeWorkRequest, Operation, State, WorkInfo, WorkQuery
+from typing import Any
+
+from celery_workmanager import (
+    Constraints,
+    ExistingWorkPolicy,
+    OneTimeWorkRequest,
+    Operation,
+    State,
+    WorkInfo,
+    WorkQuery,
+)
 from example_project.blur_o_matic.tasks import blur, cleanup, save
 from example_project.website.celery import work_manager
 from example_project.website.models import ALBUM, WORKBENCHES, Picture
@@ -16,20 +26,19 @@ POLICIES = {
 }
 
 
-def start(picture: Picture, policy: ExistingWorkPolicy) -> Operation:
+def start(picture: Picture, policy: ExistingWorkPolicy, *, charging: bool) -> Operation:
     """Enqueue the chain under the visitor's unique name; part of Django's transaction, where one is open."""
     tags = {tag_of(picture.visitor), _tag_of(picture)}
     if picture.label:
         tags.add(_label_tag(picture.visitor, picture.label))
+    constraints = Constraints(requires_storage_not_low=True, requires_charging=charging)
+    common: dict[str, Any] = {"tags": tags, "constraints": constraints}
     workbench = str(WORKBENCHES / picture.visitor)
+    first = OneTimeWorkRequest(cleanup, {"image": str(picture.upload), "workbench": workbench}, **common)
     return (
-        work_manager.begin_unique_work(
-            _name_of(picture.visitor),
-            policy,
-            OneTimeWorkRequest(cleanup, {"image": str(picture.upload), "workbench": workbench}, tags=tags),
-        )
-        .then(OneTimeWorkRequest(blur, {"level": picture.level, "keep_exif": False}, tags=tags))
-        .then(OneTimeWorkRequest(save, {"album": str(ALBUM)}, tags=tags))
+        work_manager.begin_unique_work(_name_of(picture.visitor), policy, first)
+        .then(OneTimeWorkRequest(blur, {"level": picture.level, "keep_exif": False}, **common))
+        .then(OneTimeWorkRequest(save, {"album": str(ALBUM)}, **common))
         .enqueue()
     )
 

@@ -35,6 +35,7 @@ class PhotoForm(forms.Form):
         initial="replace",
         widget=forms.RadioSelect,
     )
+    charging = forms.BooleanField(required=False)
     label = forms.CharField(
         max_length=30,
         required=False,

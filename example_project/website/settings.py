@@ -62,6 +62,10 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CELERY_BROKER_URL = config.broker_url
 CELERY_BROKER_TRANSPORT_OPTIONS = config.broker_transport_options
+#: Readings for the worker, to be tried by hand: {"charging": false} unplugs it.
+READINGS = FILES / "readings.json"
+CELERY_WORKMANAGER_READINGS_FILE = str(READINGS)
+CELERY_WORKMANAGER_STORAGE_PATHS = [str(FILES)]
 CELERY_WORKMANAGER_PAGE_ACCESS = "example_project.website.visitors.may_see"
 
 INSTALLED_APPS = [

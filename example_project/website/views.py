@@ -46,18 +46,18 @@ def home(request: HttpRequest) -> HttpResponse:
         return _home(request, form)
     if had_ended:
         messages.info(request, "Your earlier session had ended; this is the first picture of a new one.")
-    if _start(picture, form.cleaned_data["policy"]):
+    if _start(picture, form.cleaned_data["policy"], charging=form.cleaned_data["charging"]):
         return redirect("picture", picture.id)
     messages.warning(request, "This picture was not started: one of yours is under way, and it was kept.")
     return redirect("home")
 
 
-def _start(picture: Picture, policy: str) -> bool:
+def _start(picture: Picture, policy: str, *, charging: bool) -> bool:
     """Whether the chain was started: the picture and its works exist together, or not at all."""
     try:
         with transaction.atomic():
             picture.save()
-            applied = chains.start(picture, chains.POLICIES[policy]).applied
+            applied = chains.start(picture, chains.POLICIES[policy], charging=charging).applied
             transaction.set_rollback(not applied)
     except BaseException:
         picture.remove_files()
@@ -98,6 +98,7 @@ def picture(request: HttpRequest, id: Any) -> HttpResponse:
         "is_under_way": any(not info.state.is_finished for info in works),
         "has_file": bool(works) and works[-1].state is State.SUCCEEDED and found.blurred.exists(),
         "trouble": waiting.trouble_of(works),
+        "obstacles": waiting.obstacles_of(works),
         "is_cancelled": any(info.state is State.CANCELLED for info in works),
     }
     return render(request, "blur_o_matic/picture.html", facts)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from celery_workmanager import State, WorkInfo
+from celery_workmanager import Reason, ReasonKind, State, WorkInfo
 from example_project.website import chains
 from example_project.website.celery import SWEEP, work_manager
 from example_project.website.models import Picture
@@ -41,18 +41,50 @@ def trouble_of(works: Sequence[WorkInfo]) -> str:
     return ""
 
 
-def reasons_of(info: WorkInfo) -> list[str]:
+#: In the visitor's words; other kinds of reasons have the explanation's own.
+_WORDS = {
+    ReasonKind.BLOCKED: "the work before it is not done",
+    ReasonKind.NO_NODE: "no worker is there at the moment",
+    ReasonKind.CONSTRAINT: "no worker meets what it asks for",
+    ReasonKind.BUSY: "all workers are busy",
+    ReasonKind.READY: "nothing holds it up, a worker will take it now",
+}
+
+
+@dataclass(frozen=True)
+class Why:
+    """A reason in a sentence, and what it means on each worker."""
+
+    text: str
+    nodes: tuple[str, ...]
+
+
+def reasons_of(info: WorkInfo) -> list[Why]:
     """Why a work hasn't begun, the true reason first."""
-    if info.state is State.BLOCKED:
-        return [f"Waits for {len(info.prerequisites)} work before it."]
-    if info.paused:
-        return ["It is paused."]
-    return ["Waits for a worker to take it."]
+    return [
+        Why(_sentence(_told(reason)), tuple(f"{node.name}: {node.text}" for node in reason.nodes))
+        for reason in work_manager.explain(info.id).reasons
+    ]
+
+
+def obstacles_of(works: Sequence[WorkInfo]) -> list[str]:
+    """What keeps works that are due from running, a sentence each."""
+    first = {Step.of(info).title: work_manager.explain(info.id).first for info in works if info.state is State.ENQUEUED}
+    obstacles = (ReasonKind.CONSTRAINT, ReasonKind.NO_NODE)
+    return [f"{title} waits: {_told(reason)}." for title, reason in first.items() if reason.kind in obstacles]
+
+
+def _told(reason: Reason) -> str:
+    return _WORDS.get(reason.kind, reason.text)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def situation(visitor: str) -> dict[str, Any]:
     """The visitor's waiting works by picture, and the periodic work of the house."""
-    waiting: dict[str, list[tuple[Step, list[str]]]] = {}
+    waiting: dict[str, list[tuple[Step, list[Why]]]] = {}
     for info in chains.waiting_works(visitor):
         waiting.setdefault(chains.picture_id_of(info), []).append((Step.of(info), reasons_of(info)))
     pictures = Picture.objects.filter(visitor=visitor, id__in=waiting)

@@ -252,6 +252,7 @@ def test_retry_and_run_now(kit, user, wm, paint):
 
     client.post(f"{LIST}{failed}/do/retry/")
     client.post(f"{LIST}{waiting}/do/run_now/")
+    assert told(client.post(f"{LIST}{waiting}/do/run_now/", follow=True))[-1] == "Nothing to change in 1."
     kit.run_until_idle()
 
     again = next(each for each in wm.get_work_infos_by_tag("alice") if each.retry_of == failed)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
 from celery import shared_task
 
 from celery_workmanager import Worker
@@ -15,6 +18,13 @@ def bake(order: int) -> dict[str, int]:
 @shared_task(base=Worker)
 def deliver(baked: int) -> dict[str, int]:
     return {"delivered": baked}
+
+
+@shared_task(base=Worker)
+def rise(oven: str) -> None:
+    """Until the oven is there."""
+    while not Path(oven).exists():
+        time.sleep(0.02)
 
 
 @shared_task(base=Worker, bind=True)

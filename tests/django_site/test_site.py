@@ -207,3 +207,10 @@ def test_finishing_does_not_wait_for_an_open_transaction(busy_site: Site):
     if busy_site.url.startswith("sqlite"):
         pytest.skip("SQLite has one writer at a time")
     busy_site.run("tests.django_site.scenes", "hold")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("WORKMANAGER_SOAK" not in os.environ, reason="a minute long: WORKMANAGER_SOAK asks for it")
+def test_a_transaction_that_is_open_for_a_minute(busy_site: Site):
+    """On SQLite all writers wait for it, the worker's too: no word of theirs is lost, nothing is run twice."""
+    busy_site.run("tests.django_site.scenes", "hold", "60")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import re
 import signal
@@ -71,6 +72,10 @@ class OpenSite:
             return None
 
         return wait_until(find, what=f"a process of {word}")
+
+    def read(self, **readings: object) -> None:
+        """Tell the worker what its node reads."""
+        (self.state / "site/readings.json").write_text(json.dumps(readings))
 
     def send(self, photo: bytes, **fields: object) -> str:
         """What a browser sends, by hand; returns the address of the picture's page and keeps the visitor's cookie."""

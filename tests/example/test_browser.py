@@ -63,12 +63,15 @@ class Visitor:
         if not asked.url.startswith(self._ours):
             self.complaints.append(f"asks elsewhere: {asked.url}")
 
-    def send(self, photo: Path, level: int = 1, policy: str = "replace", label: str = "") -> None:
+    def send(
+        self, photo: Path, level: int = 1, policy: str = "replace", label: str = "", *, charging: bool = False
+    ) -> None:
         self.page.goto("/")
         self.page.set_input_files("#id_photo", photo)
         self.page.check(f"input[name=level][value='{level}']")
         self.page.check(f"input[value={policy}]")
         self.page.fill("#id_label", label)
+        self.page.set_checked("[name=charging]", charging)
         self.page.click("text=Blur it")
         self.page.wait_for_url(lambda url: "/pictures/" in url or policy == "keep")
 
@@ -173,6 +176,25 @@ def test_a_worker_that_is_killed_and_started_again_goes_on_before_the_visitor_s_
     os.killpg(site.part("worker").pid, signal.SIGKILL)
     visitor.page.get_by_role("link", name="See file").wait_for()
     assert not visitor.has_reloaded()
+
+
+def test_a_constraint_is_lost_and_regained_before_the_visitor_s_eyes(visit, site, large: Path):
+    visitor = visit()
+    visitor.send(large, level=3, charging=True)
+    visitor.marks()
+    visitor.wait_for_progress()
+    site.read(charging=False)
+    visitor.page.get_by_text("Blur waits:").wait_for()
+    assert visitor.states() == ["SUCCEEDED", "ENQUEUED", "BLOCKED"]
+    watched, visitor.page = visitor.page, visitor.context.new_page()
+    visitor.page.goto("/why/")
+    visitor.page.locator(".waiting", has_text="charging").wait_for()
+    visitor.page = watched
+    site.read(charging=True)
+    visitor.wait_for_progress()
+    assert not visitor.page.get_by_text("Blur waits:").is_visible()
+    assert not visitor.has_reloaded()
+    visitor.page.get_by_role("button", name="Cancel").click()
 
 
 def test_everything_works_without_javascript(visit, small: Path):

@@ -128,6 +128,23 @@ class Visiting(TestCase):
         self.kit.run_until_idle()
         self.assertContains(self.client.get(f"/pictures/{picture.id}/"), "does not exist")
 
+    def test_a_picture_waits_for_power_if_it_was_asked_to_and_says_so(self):
+        self.kit.node.set(charging=False)
+        picture = self.send(charging="on")
+        self.send(Client())
+        assert self.kit.run_until_idle() == 3, "the other visitor's"
+        self.assertContains(self.client.get(f"/pictures/{picture.id}/"), "Clean up waits:")
+        self.assertContains(self.client.get("/why/"), "charging")
+        self.kit.node.set(charging=True)
+        assert self.kit.run_until_idle() == 3
+        self.assertNotContains(self.client.get(f"/pictures/{picture.id}/"), "waits:")
+
+    def test_every_picture_waits_for_storage(self):
+        self.kit.node.set(storage_free_percent=1)
+        self.send()
+        assert self.kit.run_until_idle() == 0
+        self.assertContains(self.client.get("/why/"), "storage")
+
     # -- history, what waits, the sweep ---------------------------------------------------------------------------
 
     def test_the_history_knows_labels(self):
