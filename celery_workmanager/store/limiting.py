@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sqlalchemy import BigInteger, Connection, String, bindparam, delete, exists, func, select, update
+from sqlalchemy import BigInteger, ColumnElement, Connection, String, bindparam, delete, exists, func, select, update
 
 from celery_workmanager.bell import ring
 from celery_workmanager.bounds import Bound, Room, bounds_of
@@ -273,7 +273,21 @@ def _wake_first(connection: Connection, locked: Locked, most: Mapping[str, int])
 
 _ENDED = (permit.c.work.in_(bindparam("ids", expanding=True)), ~_COUNTS)
 _FREED = select(permit.c.key, func.count()).where(*_ENDED).group_by(permit.c.key)
-_TAKE_BACK = delete(permit).where(*_ENDED)
+_TAKE_BACK = delete(permit).where(
+    permit.c.key == bindparam("of_key"), permit.c.work == bindparam("of_work"), permit.c.token == bindparam("of_token")
+)
+
+
+def _take_back(connection: Connection, *which: ColumnElement[bool]) -> None:
+    """Delete those of some permits that count for nothing, and never will again.
+
+    They are read first: on InnoDB a DELETE that asks for their works would wait for whoever holds these.
+    """
+    stale = connection.execute(select(permit.c.key, permit.c.work, permit.c.token).where(*which, ~_COUNTS)).all()
+    if stale:
+        connection.execute(
+            _TAKE_BACK, [{"of_key": key, "of_work": each, "of_token": token} for key, each, token in stale]
+        )
 
 
 def release(connection: Connection, ids: Sequence[str], now: int) -> None:
@@ -286,7 +300,7 @@ def release(connection: Connection, ids: Sequence[str], now: int) -> None:
         return
     locked = lock(connection, freed, now)
     for some in chunks(ids):
-        connection.execute(_TAKE_BACK, {"ids": some})
+        _take_back(connection, permit.c.work.in_(some))
     _wake_first(connection, locked, {key: freed[key] for key in freed if locked.wake_at[key] is not None})
 
 
@@ -299,7 +313,7 @@ def wake_due(connection: Connection, now: int) -> int:
     keys = sorted(connection.execute(locking(due, connection, skip=True)).scalars())
     if not keys:
         return 0
-    connection.execute(delete(permit).where(permit.c.key.in_(keys), ~_COUNTS))
+    _take_back(connection, permit.c.key.in_(keys))
     locked = _count(connection, keys, now)
     spent_before = dict(locked.room.full_at)
     moments = _moments(_wake_first(connection, locked, dict.fromkeys(keys, HEADS)), locked.room)
@@ -323,7 +337,7 @@ def forget_unused(connection: Connection, after: str, now: int, most: int = 500)
     unused = select(limit.c.key).where(*idle, ~exists().where(permit.c.key == limit.c.key, _COUNTS))
     gone = list(connection.execute(locking(unused, connection, skip=True)).scalars()) if keys else []
     if gone:
-        connection.execute(delete(permit).where(permit.c.key.in_(gone), ~_COUNTS))
+        _take_back(connection, permit.c.key.in_(gone))
         connection.execute(delete(limit).where(limit.c.key.in_(gone)))
     return keys[-1] if len(keys) == most else ""
 

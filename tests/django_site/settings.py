@@ -49,6 +49,7 @@ DATABASE_ROUTERS = ["celery_workmanager.django.router.WorkManagerRouter"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 ROOT_URLCONF = "tests.django_site.urls"
 USE_TZ = True
+TIME_ZONE = "UTC"  # or Django would move the whole process to Chicago
 
 CELERY_BROKER_URL = "memory://"
 CELERY_WORKMANAGER_POLL_INTERVAL = 0.2
