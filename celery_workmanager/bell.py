@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, func, text
 
 from celery_workmanager.database import Database
 
@@ -22,6 +22,8 @@ CHANNEL = "workmanager"
 #: Seconds between two looks at SQLite's change counter (some microseconds each).
 LOOK = 0.01
 _PAUSE = 1.0
+#: The same as a column of what another statement returns, for a statement that is a transaction by itself.
+RING = func.pg_notify(CHANNEL, "")
 _RING = text(f"SELECT pg_notify('{CHANNEL}', '')")
 
 

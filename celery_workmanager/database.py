@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -136,8 +136,11 @@ class Database:
             with engine.connect().execution_options(**option) as connection:
                 yield connection
 
-    def run(self, work: Callable[[Connection], T], connection: Connection | None = None) -> T:
-        """Run `work` in one transaction; on our own connection a conflict with another writer is tried again."""
+    def run(self, work: Callable[[Connection], T], connection: Connection | None = None, *, plain: bool = False) -> T:
+        """Run `work` in one transaction; on our own connection a conflict with another writer is tried again.
+
+        `plain`: it executes one statement, which is a transaction by itself and needs no BEGIN and COMMIT.
+        """
         if connection is not None:
             with self.transaction(connection):
                 if self.listener is not None:
@@ -145,18 +148,18 @@ class Database:
                 return work(connection)
         for attempt in range(_TRIES):
             try:
-                return self._run(work)
+                return self._run(work, self.plain if plain else self.transaction)
             except DBAPIError as error:
                 if attempt == _TRIES - 1 or not is_conflict(error):
                     raise
                 time.sleep(random.uniform(0, 0.005 * 2**attempt))  # noqa: S311 - jitter
         raise AssertionError  # pragma: no cover
 
-    def _run(self, work: Callable[[Connection], T]) -> T:
+    def _run(self, work: Callable[[Connection], T], begin: Callable[[], AbstractContextManager[Connection]]) -> T:
         if self.listener is None:
-            with self.transaction() as own:
+            with begin() as own:
                 return work(own)
-        with self.transaction() as own, news.collected(own, self.listener) as told:
+        with begin() as own, news.collected(own, self.listener) as told:
             done = work(own)
         told.tell()
         return done

@@ -102,8 +102,11 @@ class Node:
             self._rung.clear()
 
     def _keep_up(self) -> None:
-        # Often enough for a short lease: an upkeep that rests for half of one has to take itself for cut off.
-        pause = min(self._settings.poll_interval, self._settings.lease / 5)
+        # Often enough for a short lease: an upkeep that rests for half of one has to take itself for cut off. The bell
+        # tells of what is due sooner than it knew.
+        pause = self._settings.lease / 5
+        if self._ear.is_deaf:
+            pause = min(pause, self._settings.poll_interval)
         while not self._duties.stopped.is_set():
             self._duties.guarded(self._revocations.write, "Revoking")
             self._duties.guarded(self.upkeep.step, "Upkeep")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Connection
@@ -51,12 +52,22 @@ class Store(StoreBase):
         # Ids are fresh as a rule. In a transaction that isn't ours a clash could not be undone, so it asks first;
         # so does a chain, whose first works may have been enqueued before.
         look_for_ids = connection is not None or any(step.parents for step in steps)
+        if connection is None and inserting.is_alone(steps):
+            with suppress(IntegrityError):
+                return self._enqueue_alone(steps[0], queue_of)
+            look_for_ids = True
         try:
             return self._enqueue(steps, queue_of, connection, look_for_ids=look_for_ids)
         except IntegrityError:
             if connection is not None:
                 raise
             return self._enqueue(steps, queue_of, None, look_for_ids=True)
+
+    def _enqueue_alone(self, step: Step, queue_of: Callable[[WorkRequest], str]) -> Insertion:
+        def change(conn: Connection) -> Insertion:
+            return inserting.enqueue_alone(conn, step, queue_of, self.clock.now(), self.terms)
+
+        return self._write(change, plain=True)
 
     def _enqueue(
         self,

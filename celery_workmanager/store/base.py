@@ -54,9 +54,11 @@ class StoreBase:
             if (found := time_of(connection)) is not None:
                 self.clock.measured(before, found, self.clock.monotonic())
 
-    def _write(self, change: Callable[[Connection], T], connection: Connection | None = None) -> T:
+    def _write(
+        self, change: Callable[[Connection], T], connection: Connection | None = None, *, plain: bool = False
+    ) -> T:
         self.open()
-        done: T = self.database.run(change, connection)
+        done: T = self.database.run(change, connection, plain=plain)
         if self.after_commit is not None and connection is None:
             self.after_commit()
         return done

@@ -8,11 +8,13 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, exists, insert, select, text, update
 
+from celery_workmanager.bell import RING
 from celery_workmanager.database import is_lock_timeout, locking
 from celery_workmanager.errors import DuplicateWorkId, UniqueNameBusy
 from celery_workmanager.events import Change, WorkEvent
 from celery_workmanager.news import note
 from celery_workmanager.planning import Insertion, Member, NamePlan, NewWork, Step, plan_insertion, plan_name
+from celery_workmanager.policies import ExistingPeriodicWorkPolicy, ExistingWorkPolicy
 from celery_workmanager.requests import WorkRequest
 from celery_workmanager.store.cancelling import cancel_with_descendants
 from celery_workmanager.store.deleting import chunks, delete_works
@@ -25,6 +27,7 @@ from celery_workmanager.tables import edge, member, name, tag, work
 from celery_workmanager.terms import Terms
 from celery_workmanager.work import State
 
+_KEEP = (ExistingWorkPolicy.KEEP, ExistingPeriodicWorkPolicy.KEEP)
 _MARK_PARENT = update(work).where(work.c.id == bindparam("parent")).values(has_children=1)
 _MEMBERS = (
     select(work.c.id, work.c.state, work.c.period_at, (~exists().where(edge.c.parent == work.c.id)).label("is_leaf"))
@@ -46,6 +49,8 @@ def enqueue(
     look_for_ids: bool,
 ) -> Insertion:
     """Plan and store `steps`. `look_for_ids`: ask first which ids exist (else a known id raises IntegrityError)."""
+    if is_ours and (kept := _kept(connection, steps)) is not None:
+        return kept
     first = {step.name: step for step in steps if step.is_first and step.name is not None}
     plans, known = _plan_names(connection, first, now, terms, name_wait, is_ours=is_ours)
     if look_for_ids:
@@ -56,6 +61,44 @@ def enqueue(
     for work_id, request in insertion.updated:
         update_work(connection, request, queue_of(request), now, terms, work_id=work_id)
     return insertion
+
+
+def is_alone(steps: Sequence[Step]) -> bool:
+    """Whether `steps` are one work without labels, name or prerequisites, which `enqueue_alone` may store."""
+    if len(steps) != 1 or len(steps[0].requests) != 1:
+        return False
+    step, request = steps[0], steps[0].requests[0]
+    return step.name is None and not step.parents and request.tags <= {request.worker_name}
+
+
+def enqueue_alone(
+    connection: Connection, step: Step, queue_of: Callable[[WorkRequest], str], now: int, terms: Terms
+) -> Insertion:
+    """`enqueue` in one statement, which rings as well. A known id raises IntegrityError."""
+    insertion = plan_insertion([step], {}, {})
+    new = insertion.works[0]
+    statement = _INSERT_AND_RING if connection.dialect.name == "postgresql" else _INSERT
+    connection.execute(statement, {**_row(new, queue_of(new.request), now, terms), "has_children": 0})
+    note(connection, _TOLD[new.state], [new_event(new.request, new.state)])
+    return insertion
+
+
+def _kept(connection: Connection, steps: Sequence[Step]) -> Insertion | None:
+    """What comes of `steps` when KEEP swallows them all: nothing is written, so no name is locked and nothing flushed.
+
+    It was so when its works were read, which is as good a moment as any other.
+    """
+    own = {request.id for step in steps for request in step.requests}
+    plans: dict[str, NamePlan] = {}
+    for step in steps:
+        if step.is_first and step.name is not None and step.policy in _KEEP:
+            plans[step.name] = plan_name(step.policy, _members(connection, step.name, lock=False))
+            if plans[step.name].keep:
+                continue
+        elif step.parents and own.issuperset(step.parents):
+            continue
+        return None
+    return plan_insertion(steps, plans, {})
 
 
 def _plan_names(
@@ -85,8 +128,9 @@ def _plan_names(
     return plans, known
 
 
-def _members(connection: Connection, unique_name: str) -> list[Member]:
-    rows = connection.execute(locking(_MEMBERS, connection, of=work), {"unique_name": unique_name})
+def _members(connection: Connection, unique_name: str, *, lock: bool = True) -> list[Member]:
+    question = locking(_MEMBERS, connection, of=work) if lock else _MEMBERS
+    rows = connection.execute(question, {"unique_name": unique_name})
     return [Member(row.id, State(row.state), bool(row.is_leaf), row.period_at is not None) for row in rows]
 
 
@@ -169,6 +213,7 @@ def insert_works(
 
 
 _INSERT = insert(work)
+_INSERT_AND_RING = _INSERT.returning(RING)
 #: Sees the marks of whoever was committed before it, and so before the labels that were written earlier were seen.
 _INSERT_AND_ASK = _INSERT.returning(LABELS_ARE_PAUSED)
 _ASK = select(LABELS_ARE_PAUSED)

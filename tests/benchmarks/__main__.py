@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks [ROW …]`: ours, plain Celery and other durable queues, in turn, in one run on one machine.
+"""`python -m tests.benchmarks [ROW …]`: ours, plain Celery and other durable queues, in turn, in one run.
 
 Without rows all but the long ones (million, workers, burst, fanin) are measured. `--quick` is a smoke test: small
 counts, one round; it fails only when a benchmark breaks, never on a figure. Figures are medians (lowest–highest).

@@ -133,7 +133,7 @@ def test_a_held_name_is_waited_for_only_so_long_while_everything_else_goes_on(se
     with holding(server) as connection:
         put_named(server, "busy", APPEND, "a", connection=connection)
         with pytest.raises(UniqueNameBusy, match="busy"):
-            put_named(impatient, "busy", KEEP, "b")
+            put_named(impatient, "busy", APPEND, "b")
         put_named(impatient, "free", KEEP, "c")
         put(impatient, "d")
         assert {each.id for each in take(server)} == {"c", "d"}
@@ -141,6 +141,17 @@ def test_a_held_name_is_waited_for_only_so_long_while_everything_else_goes_on(se
     assert set(states(server)) == {"x", "a", "c", "d"}
     assert end(server, claim).unblocked == 1
     put_named(impatient, "busy", APPEND, "b")
+    impatient.close()
+
+
+def test_a_work_that_is_kept_is_kept_without_waiting(server: Store):
+    impatient = twin(server, name_wait=0.2)
+    put_named(server, "busy", KEEP, "x")
+    with holding(server) as connection:
+        put_named(server, "busy", APPEND, "a", connection=connection)
+        kept = put_named(impatient, "busy", KEEP, "b")
+    assert kept.skipped == ("b",)
+    assert set(states(server)) == {"x", "a"}
     impatient.close()
 
 

@@ -25,6 +25,11 @@ from tests.benchmarks.marks import mark
 
 #: A delay counts from the call: few at a time, so that it is reckoned anew.
 _FEW = 100
+_PAGES = text("SELECT sum(pgsize) FROM dbstat WHERE name IN (SELECT name FROM sqlite_master WHERE type = :kind)")
+_SIZES = text(
+    "SELECT sum(pg_table_size(oid)), sum(pg_indexes_size(oid)) FROM pg_class"
+    " WHERE relname LIKE 'workmanager%' AND relkind = 'r'"
+)
 
 
 def build(store_url: str) -> Celery:
@@ -85,15 +90,9 @@ class DurableDriver(Driver):
         """The bytes of our tables and of their indexes."""
         with self.manager.store.database.plain() as connection:
             if connection.dialect.name == "sqlite":
-                pages = (
-                    "SELECT sum(pgsize) FROM dbstat WHERE name IN (SELECT name FROM sqlite_master WHERE type = :kind)"
-                )
-                table, indexes = (
-                    connection.execute(text(pages), {"kind": each}).scalar() for each in ("table", "index")
-                )
+                table, indexes = (connection.execute(_PAGES, {"kind": each}).scalar() for each in ("table", "index"))
             else:
-                sizes = "SELECT sum(pg_table_size(oid)), sum(pg_indexes_size(oid)) FROM pg_class WHERE relname LIKE 'workmanager%' AND relkind = 'r'"
-                table, indexes = connection.execute(text(sizes)).one()
+                table, indexes = connection.execute(_SIZES).one()
         return {"table": int(table), "indexes": int(indexes)}
 
     def enqueue_due(self, first: int, dues: list[float]) -> None:

@@ -1,4 +1,4 @@
-"""pgqueuer: rows of PostgreSQL, two processes with batches of ten; a finished job is deleted and a line of log stays."""
+"""pgqueuer: rows of PostgreSQL, two processes with batches of ten; of a finished job a line of log stays."""
 
 from __future__ import annotations
 
