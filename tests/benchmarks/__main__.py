@@ -76,7 +76,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"any of: {', '.join(ROWS)}")
     parser.add_argument("--quick", action="store_true", help="small counts, one round")
     parser.add_argument("--rounds", type=int, default=_ROUNDS, help="how often each system is measured")
-    parser.add_argument("--only", help="only systems whose name contains this")
+    parser.add_argument("--only", action="append", help="only systems whose name contains this, or another one given")
     parser.add_argument("--record", action="store_true", help="add the run to the history, and draw the picture")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.rows if name not in ROWS]:

@@ -60,11 +60,11 @@ class Bench:
     absent: dict[str, dict[str, str]] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
 
-    def run(self, row: Row, rounds: int, only: str | None) -> None:
+    def run(self, row: Row, rounds: int, only: Sequence[str] | None) -> None:
         """Measure the systems in turn, `rounds` times."""
         own = self.figures.setdefault(row.name, {})
         missing = self.absent.setdefault(row.name, {})
-        names = [name for name in row.systems if not only or only in name]
+        names = [name for name in row.systems if not only or any(part in name for part in only)]
         for number in range(rounds):
             for name in names:
                 if name in missing:
