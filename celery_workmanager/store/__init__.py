@@ -274,7 +274,7 @@ class Store(StoreBase):
 
     def renew(self, node: str, lease_until: int, facts: str) -> bool:
         """Extend a node's lease; ``False``: it has been declared lost."""
-        return bool(self._write(lambda conn: leasing.renew(conn, node, lease_until, facts)))
+        return bool(self._write(lambda conn: leasing.renew(conn, node, lease_until, facts), plain=True))
 
     def unregister(self, node: str) -> None:
         """Take an idle node off the list."""

@@ -20,8 +20,8 @@ from tests.benchmarks.catalogue import Catalogue
 from tests.benchmarks.facts import facts
 from tests.benchmarks.marks import ENVIRONMENT, Marks
 from tests.benchmarks.rows.canvas import CANVAS, FAN_IN
-from tests.benchmarks.rows.drain import DRAIN, LARGE, MILLION, POOLS, WORKERS
-from tests.benchmarks.rows.enqueue import ENQUEUE, UNIQUE
+from tests.benchmarks.rows.drain import DRAIN, LARGE, MILLION, POOLS, UNUSED, WORKERS
+from tests.benchmarks.rows.enqueue import DJANGO, ENQUEUE, UNIQUE
 from tests.benchmarks.rows.growth import GROWTH
 from tests.benchmarks.rows.idle import IDLE
 from tests.benchmarks.rows.latency import LATENCY
@@ -30,7 +30,7 @@ from tests.benchmarks.rows.scheduled import BURST, SCHEDULED
 from tests.benchmarks.servers import Servers
 from tests.benchmarks.table import table
 
-USUAL = [DRAIN, LIMIT, POOLS, LARGE, ENQUEUE, UNIQUE, LATENCY, CANVAS, SCHEDULED, IDLE, GROWTH]
+USUAL = [DRAIN, LIMIT, POOLS, LARGE, ENQUEUE, UNIQUE, DJANGO, UNUSED, LATENCY, CANVAS, SCHEDULED, IDLE, GROWTH]
 LONG = [BURST, FAN_IN, WORKERS, MILLION]
 ROWS = {row.name: row for row in USUAL + LONG}
 _ROUNDS = 5

@@ -19,9 +19,9 @@ PATIENCE = 300.0
 class Sizes:
     """How many jobs each measurement takes; slow systems are drained of a quarter."""
 
-    drain: int = 10_000
-    single: int = 1_500
-    samples: int = 60
+    drain: int = 8_000
+    single: int = 1_000
+    samples: int = 50
     fan_in: int = 10_000
     scheduled: int = 10_000
     spread: float = 30.0

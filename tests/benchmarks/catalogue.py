@@ -15,6 +15,8 @@ from tests.benchmarks.system import System
 PREFORK = ("-P", "prefork", "-c", "2")
 THREADS = ("-P", "threads", "-c", "2")
 LARGE = {"WORKMANAGER_BENCH_TEXT": "10000"}
+#: Works beside those that are measured, which use what most works don't.
+BESIDE = {"WORKMANAGER_BENCH_BESIDE": "1000"}
 
 REFERENCE = "Celery, Redis"
 RABBITMQ = "Celery, RabbitMQ, no results"
@@ -62,6 +64,10 @@ class Catalogue:
             f"{SQLITE}, 10 kB": lambda name: self._sqlite(name, LARGE),
             SLOW_SQLITE: lambda name: self._sqlite(name, slowly(self._folder)),
             POSTGRESQL: self._postgresql,
+            f"{POSTGRESQL}, constraints and limits": lambda name: self._postgresql(name, BESIDE),
+            f"{POSTGRESQL}, events": lambda name: self._postgresql(name, celery=(*PREFORK, "-E")),
+            f"{SQLITE}, constraints and limits": lambda name: self._sqlite(name, BESIDE),
+            f"{SQLITE}, events": lambda name: self._sqlite(name, celery=(*PREFORK, "-E")),
             f"{POSTGRESQL}, threads": lambda name: self._postgresql(name, celery=THREADS),
             f"{POSTGRESQL}, 10 kB": lambda name: self._postgresql(name, LARGE),
             SLOW_POSTGRESQL: lambda name: self._durable(name, self._servers.slow_postgresql),
@@ -72,6 +78,8 @@ class Catalogue:
             "celery-once": self._once,
             "COPY, bare": self._floor,
             "the pool, no store": lambda name: System(name, "limit"),
+            "Django on PostgreSQL": lambda name: self._django(name, self._servers.postgresql.database(_slug(name))),
+            "Django on SQLite": lambda name: self._django(name, self._file(name)),
             "growth on SQLite": self._growth_on_sqlite,
             "growth on PostgreSQL": lambda name: self._growth(name, self._servers.postgresql),
             "growth on MariaDB": lambda name: self._growth(name, self._servers.mariadb),
@@ -126,6 +134,9 @@ class Catalogue:
         server = self._servers.postgresql
         where = {"WORKMANAGER_BENCH_DSN": server.database(_slug(name)).replace("+psycopg", "")}
         return System(name, "floor", environment=where, servers=[server])
+
+    def _django(self, name: str, url: str) -> System:
+        return System(name, "django_site", environment={"SITE_DATABASE_URL": url})
 
     def _growth(self, name: str, server: Server) -> System:
         urls = [server.database(f"{_slug(name)}_{number}") for number in range(3)]

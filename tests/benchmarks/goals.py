@@ -138,6 +138,18 @@ GOALS = [
         )
     ),
     *_on_both(lambda store: Goal(f"idle worker, {store}: CPU %", _plain("idle", CPU, store), at_most=0.5)),
+    *_on_both(
+        lambda store: Goal(
+            f"drain, {store} beside constraints and limits / without",
+            _ratio("unused", RATE, f"{store}, constraints and limits", store),
+            at_least=0.97,
+        )
+    ),
+    *_on_both(
+        lambda store: Goal(
+            f"drain, {store} with events / without", _ratio("unused", RATE, f"{store}, events", store), at_least=0.97
+        )
+    ),
     Goal("idle worker, PostgreSQL: statements/s", _plain("idle", STATEMENTS, c.POSTGRESQL), at_most=2),
 ]
 

@@ -11,7 +11,9 @@ from celery import Celery
 from sqlalchemy import text
 
 from celery_workmanager import (
+    Constraints,
     ExistingWorkPolicy,
+    Limit,
     OneTimeWorkRequest,
     State,
     WorkContinuation,
@@ -63,6 +65,14 @@ class DurableDriver(Driver):
     def reset(self) -> None:
         schema.migrate(self.manager.store.database)
         self.manager.store.empty()
+        self._enqueue_beside(int(os.environ.get("WORKMANAGER_BENCH_BESIDE", "0")))
+
+    def _enqueue_beside(self, count: int) -> None:
+        """Works that are not measured: they wait for a node with a label, or for tomorrow and room in a limit."""
+        here = Constraints(node_labels=("zone=elsewhere",))
+        limited = {"initial_delay": timedelta(days=1), "concurrency": Limit("oven", 1)}
+        for options in ({"constraints": here}, limited) if count else ():
+            self.manager.enqueue([self._request(0, **options) for _ in range(count // 2)])
 
     def enqueue(self, number: int) -> Any:
         return self.work.AsyncResult(self.manager.enqueue(self._request(number)).id)

@@ -52,6 +52,16 @@ POOLS = Row(
     (f"{c.REFERENCE}, threads", f"{c.SQLITE}, threads", f"{c.POSTGRESQL}, threads"),
     measure,
 )
+UNUSED = Row(
+    "unused",
+    "Drain of works that use nothing, beside works with constraints and limits, or with task events on",
+    tuple(
+        f"{store}{extra}"
+        for store in (c.POSTGRESQL, c.SQLITE)
+        for extra in ("", ", constraints and limits", ", events")
+    ),
+    measure,
+)
 LARGE = Row(
     "large",
     "Drain of jobs with 10 kB of arguments each",

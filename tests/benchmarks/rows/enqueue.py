@@ -47,15 +47,15 @@ def measure_unique(bench: Bench, system: System) -> Measured:
 
 
 def measure_django(bench: Bench, system: System) -> Measured:
-    """One enqueue inside each transaction of Django's, which also writes a row of its own."""
+    """Transactions of Django's with one row each, and the same with a work each."""
     count = bench.sizes.single
     system.call("reset")
-    system.call("in_django", 1)
-    alone, both = system.call("in_django", count, False), system.call("in_django", count, True)
+    system.call("transactions", 1, True)
+    alone, both = (system.call("transactions", count, enqueues).seconds for enqueues in (False, True))
     return {
-        "transactions/s": count / alone.seconds,
-        "with an enqueue/s": count / both.seconds,
-        "added µs": (both.seconds - alone.seconds) / count * 1e6,
+        "transactions/s": count / alone,
+        "with a work each/s": count / both,
+        "added µs": (both - alone) / count * 1e6,
     }
 
 
@@ -70,4 +70,7 @@ UNIQUE = Row(
     "Enqueue under unique names, and the same names again",
     ("celery-once", "procrastinate", "pgqueuer", c.SQLITE, c.POSTGRESQL, c.MARIADB),
     measure_unique,
+)
+DJANGO = Row(
+    "django", "Enqueue inside Django's transactions", ("Django on PostgreSQL", "Django on SQLite"), measure_django
 )
