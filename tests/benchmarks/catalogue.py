@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from tests.benchmarks.servers import Absent, Server, Servers, slowly
 from tests.benchmarks.system import System
 
 PREFORK = ("-P", "prefork", "-c", "2")
-THREADS = ("-P", "threads", "-c", "2")
+#: The other pools, and how many jobs each runs at once. A greenlet costs next to nothing, and so there are many.
+POOLS = {"threads": 2, "solo": 1, "gevent": 100}
 LARGE = {"WORKMANAGER_BENCH_TEXT": "10000"}
 #: Works beside those that are measured, which use what most works don't.
 BESIDE = {"WORKMANAGER_BENCH_BESIDE": "1000"}
@@ -56,11 +58,9 @@ class Catalogue:
             REFERENCE: self._plain,
             f"{REFERENCE}, acks late": lambda name: self._plain(name, {"WORKMANAGER_BENCH_ACKS_LATE": "1"}),
             f"{REFERENCE}, 10 kB": lambda name: self._plain(name, LARGE),
-            f"{REFERENCE}, threads": lambda name: self._plain(name, celery=THREADS),
             RABBITMQ: self._rabbitmq,
             RESULTS_IN_SQL: self._results_in_sql,
             SQLITE: self._sqlite,
-            f"{SQLITE}, threads": lambda name: self._sqlite(name, celery=THREADS),
             f"{SQLITE}, 10 kB": lambda name: self._sqlite(name, LARGE),
             SLOW_SQLITE: lambda name: self._sqlite(name, slowly(self._folder)),
             POSTGRESQL: self._postgresql,
@@ -68,10 +68,12 @@ class Catalogue:
             f"{POSTGRESQL}, events": lambda name: self._postgresql(name, celery=(*PREFORK, "-E")),
             f"{SQLITE}, constraints and limits": lambda name: self._sqlite(name, BESIDE),
             f"{SQLITE}, events": lambda name: self._sqlite(name, celery=(*PREFORK, "-E")),
-            f"{POSTGRESQL}, threads": lambda name: self._postgresql(name, celery=THREADS),
             f"{POSTGRESQL}, 10 kB": lambda name: self._postgresql(name, LARGE),
             SLOW_POSTGRESQL: lambda name: self._durable(name, self._servers.slow_postgresql),
             MARIADB: lambda name: self._durable(name, self._servers.mariadb),
+            **{f"{REFERENCE}, {pool}": partial(self._plain, celery=_on(pool)) for pool in POOLS},
+            **{f"{SQLITE}, {pool}": partial(self._sqlite, celery=_on(pool)) for pool in POOLS},
+            **{f"{POSTGRESQL}, {pool}": partial(self._postgresql, celery=_on(pool)) for pool in POOLS},
             "procrastinate": lambda name: self._peer(name, is_slow=True),
             "oban": self._peer,
             "pgqueuer": self._peer,
@@ -148,6 +150,10 @@ class Catalogue:
 
     def _file(self, name: str) -> str:
         return f"sqlite:///{self._folder / _slug(name)}.sqlite3"
+
+
+def _on(pool: str) -> Sequence[str]:
+    return ("-P", pool, "-c", str(POOLS[pool]))
 
 
 def _celery(

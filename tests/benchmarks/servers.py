@@ -135,7 +135,7 @@ class Servers:
         command: list[str],
         folder: Path,
         environment: dict[str, str] | None = None,
-        user: dict[str, str] | None = None,
+        user: dict[str, Any] | None = None,
     ) -> psutil.Process:
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
@@ -144,7 +144,7 @@ class Servers:
                 stderr=log,
                 cwd=folder,
                 env={**os.environ, **(environment or {})},
-                **(user or {}),  # type: ignore[arg-type]
+                **(user or {}),
             )
         self._stack.callback(_end, process)
         return psutil.Process(process.pid)

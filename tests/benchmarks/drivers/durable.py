@@ -100,7 +100,7 @@ class DurableDriver(Driver):
         """The bytes of our tables and of their indexes."""
         with self.manager.store.database.plain() as connection:
             if connection.dialect.name == "sqlite":
-                table, indexes = (connection.execute(_PAGES, {"kind": each}).scalar() for each in ("table", "index"))
+                table, indexes = (connection.execute(_PAGES, {"kind": each}).scalar_one() for each in ("table", "index"))
             else:
                 table, indexes = connection.execute(_SIZES).one()
         return {"table": int(table), "indexes": int(indexes)}

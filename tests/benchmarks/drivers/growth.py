@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import Table, func, insert, literal, select, text, update
 
@@ -88,7 +89,7 @@ class Place:
             connection.execute(update(work).where(work.c.id.in_(ids)).values(prune_at=1))
 
 
-def _renamed(table: Table, key: str, turn: int) -> Iterator[object]:
+def _renamed(table: Table, key: str, turn: int) -> Iterator[Any]:
     for column in table.columns:
         yield column + literal(f"-{turn}") if column.name == key else column
 

@@ -47,9 +47,9 @@ DRAIN = Row(
     measure,
 )
 POOLS = Row(
-    "threads",
-    "Drain with threads in place of processes",
-    (f"{c.REFERENCE}, threads", f"{c.SQLITE}, threads", f"{c.POSTGRESQL}, threads"),
+    "pools",
+    "Drain on Celery's other pools",
+    tuple(f"{each}, {pool}" for pool in c.POOLS for each in (c.REFERENCE, c.SQLITE, c.POSTGRESQL)),
     measure,
 )
 UNUSED = Row(
