@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = [ROWS[name] for name in options.rows] or USUAL
     rounds = 1 if options.quick else options.rounds
     with ExitStack() as stack:
-        bench = _bench(stack, QUICK if options.quick else Sizes())
+        bench = _bench(stack, QUICK if options.quick else Sizes().scaled(options.scale))
         stack.callback(bench.catalogue.close)
         for row in rows:
             bench.run(row, rounds, options.only)
@@ -76,6 +76,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"any of: {', '.join(ROWS)}")
     parser.add_argument("--quick", action="store_true", help="small counts, one round")
     parser.add_argument("--rounds", type=int, default=_ROUNDS, help="how often each system is measured")
+    parser.add_argument("--scale", type=float, default=1.0, help="measure this part of the usual number of jobs")
     parser.add_argument("--only", action="append", help="only systems whose name contains this, or another one given")
     parser.add_argument("--record", action="store_true", help="add the run to the history, and draw the picture")
     options = parser.parse_args(arguments)

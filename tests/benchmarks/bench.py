@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.benchmarks.catalogue import Catalogue
 from tests.benchmarks.figures import median
@@ -30,6 +30,11 @@ class Sizes:
     rows: tuple[int, ...] = (1_000, 100_000, 1_000_000)
     times: int = 50
     many: int = 1_000_000
+
+    def scaled(self, part: float) -> Sizes:
+        """A part of what is counted by jobs, for a busy machine or a short hour."""
+        counts = {name: max(20, round(getattr(self, name) * part)) for name in ("drain", "single", "samples", "times")}
+        return replace(self, **counts)
 
 
 #: Enough to see that every benchmark works.

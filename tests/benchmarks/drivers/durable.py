@@ -11,9 +11,7 @@ from celery import Celery
 from sqlalchemy import text
 
 from celery_workmanager import (
-    Constraints,
     ExistingWorkPolicy,
-    Limit,
     OneTimeWorkRequest,
     State,
     WorkContinuation,
@@ -69,9 +67,13 @@ class DurableDriver(Driver):
 
     def _enqueue_beside(self, count: int) -> None:
         """Works that are not measured: they wait for a node with a label, or for tomorrow and room in a limit."""
+        if not count:
+            return
+        from celery_workmanager import Constraints, Limit
+
         here = Constraints(node_labels=("zone=elsewhere",))
         limited = {"initial_delay": timedelta(days=1), "concurrency": Limit("oven", 1)}
-        for options in ({"constraints": here}, limited) if count else ():
+        for options in ({"constraints": here}, limited):
             self.manager.enqueue([self._request(0, **options) for _ in range(count // 2)])
 
     def enqueue(self, number: int) -> Any:
@@ -100,7 +102,9 @@ class DurableDriver(Driver):
         """The bytes of our tables and of their indexes."""
         with self.manager.store.database.plain() as connection:
             if connection.dialect.name == "sqlite":
-                table, indexes = (connection.execute(_PAGES, {"kind": each}).scalar_one() for each in ("table", "index"))
+                table, indexes = (
+                    connection.execute(_PAGES, {"kind": each}).scalar_one() for each in ("table", "index")
+                )
             else:
                 table, indexes = connection.execute(_SIZES).one()
         return {"table": int(table), "indexes": int(indexes)}
