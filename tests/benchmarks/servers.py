@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -102,6 +103,8 @@ class Servers:
     @cached_property
     def mariadb(self) -> Server:
         """A durable MariaDB with its defaults."""
+        if find_spec("pymysql") is None:
+            raise Absent("no PyMySQL in this environment")
         for program in ("mariadbd", "mariadb-install-db"):
             _need(program)
         folder, port = self._folder(), services.free_port()
