@@ -56,7 +56,8 @@ def _bench(stack: ExitStack, sizes: Sizes) -> Bench:
     marks = folder / "marks"
     os.environ[ENVIRONMENT] = str(marks)  # the systems take both from here
     os.environ["WORKMANAGER_BENCH_LOGS"] = str(folder)
-    return Bench(Catalogue(Servers(stack), folder), Marks.create(marks, sizes.many + 1), sizes)
+    servers = Servers(stack.enter_context(ExitStack()))  # they end after the drivers that are connected with them
+    return Bench(Catalogue(servers, folder), Marks.create(marks, sizes.many + 1), sizes)
 
 
 def _report(bench: Bench, rows: Sequence[Row], rounds: int, *, record: bool) -> None:
