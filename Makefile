@@ -30,7 +30,7 @@ help:
 	@echo "make upstream [ARGS=...]                   Celery's own integration tests with Workers, beside plain tasks (half an hour)"
 	@echo "make containers                            workers in containers (needs a Docker engine)"
 	@echo "make soak                                  long random walks over the store and what takes minutes, for an hour of patience"
-	@echo "make bench                                 side by side with plain Celery on Redis"
+	@echo "make bench [ARGS=\"drain growth --quick\"]    side by side with plain Celery and other durable queues"
 
 demo: $(VENV)/.demo
 	@$(BIN)/python -m example_project.blur_o_matic.demo --level "$$LEVEL" -- "$$IMAGE"
@@ -66,7 +66,8 @@ compatibility: $(VENV)/.test
 upstream: $(VENV)/.test
 	@$(BIN)/python -m tests.upstream $(ARGS)
 
-bench: $(VENV)/.test
+# Each peer gets an environment of its own (.venv-bench-PEER), made when a row first asks for it.
+bench: $(VENV)/.bench
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
 # pytest-celery redefines a fixture of Celery's own, so it lives apart; without a Docker engine its tests are skipped.
@@ -81,7 +82,7 @@ soak: $(VENV)/.dev
 	  tests/django_site/test_site.py::test_a_transaction_that_is_open_for_a_minute -q --timeout 7200 $(ARGS)
 
 clean:
-	rm -rf .venv .venv-lowest .venv-containers .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-lowest .venv-containers .venv-bench-* .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 # --- The environment: made once, looked at again when pyproject.toml changes -------------------------------------
 
@@ -115,6 +116,10 @@ $(VENV)/.example: pyproject.toml $(CONSTRAINTS)
 $(VENV)/.test: pyproject.toml $(CONSTRAINTS)
 	$(call install,test)
 	@touch $(VENV)/.demo $(VENV)/.example $@
+
+$(VENV)/.bench: $(VENV)/.test
+	$(call install,bench)
+	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(CONSTRAINTS)
 	$(call install,dev)

@@ -45,6 +45,18 @@ class Marks:
             else:
                 time.sleep(0.02)
 
+    def wait_any(self, count: int, deadline: float) -> None:
+        """Return when any of jobs 0 … `count` has begun."""
+        end = time.monotonic() + deadline
+        while not self.begun(count):
+            if time.monotonic() > end:
+                raise TimeoutError(f"expected a start within {deadline} s, got none")
+            time.sleep(0.005)
+
+    def begun(self, count: int) -> int:
+        """How many of jobs 0 … `count` have begun."""
+        return sum(map(bool, self._times[:count]))
+
     def span(self, count: int) -> float:
         """Seconds from the first to the last of `count` starts."""
         times = [self._times[number] for number in range(count)]

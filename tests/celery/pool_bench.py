@@ -61,7 +61,8 @@ class BenchNode:
     def revoked(self, claim: Claim) -> None: ...
 
 
-def main(count: int = 20_000, batch: int = 1, pool: str = "prefork") -> None:
+def measure(count: int, batch: int = 1, pool: str = "prefork") -> dict[str, float]:
+    """Run `count` no-ops on a real worker's pool, `batch` in each hand-over, two at once."""
     from tests.celery.pool_worker import PoolWorker, wait_until
 
     with tempfile.TemporaryDirectory() as folder:
@@ -70,9 +71,15 @@ def main(count: int = 20_000, batch: int = 1, pool: str = "prefork") -> None:
         worker.launch()
         try:
             wait_until((path / "figures").exists, 120)
-            print(pool, "batch", batch, (path / "figures").read_text())
+            figures: dict[str, float] = json.loads((path / "figures").read_text())
         finally:
             worker.__exit__()
+    return figures
+
+
+def main(count: int = 20_000, batch: int = 1, pool: str = "prefork") -> None:
+    """Print the figures."""
+    print(pool, "batch", batch, measure(count, batch, pool))
 
 
 if __name__ == "__main__":

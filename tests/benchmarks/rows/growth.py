@@ -1,0 +1,27 @@
+"""What things cost in a small store, a large one and a very large one."""
+
+from __future__ import annotations
+
+from tests.benchmarks.bench import Bench, Measured, Row
+from tests.benchmarks.figures import median
+from tests.benchmarks.system import System
+
+
+def measure(bench: Bench, system: System) -> Measured:
+    """The stores in turn; the last column of each operation says how much more the largest costs than the smallest."""
+    rows = bench.sizes.rows
+    system.call("fill", rows)
+    measured: dict[str, float] = {}
+    for operation, times in system.call("measure", bench.sizes.times).value.items():
+        middles = [median(each) for each in times]
+        measured |= {f"{operation}, {size:,} ms": each for size, each in zip(rows, middles, strict=True)}
+        measured[f"{operation} ×"] = middles[-1] / middles[0]
+    return measured
+
+
+GROWTH = Row(
+    "growth",
+    "Beside other rows in the store",
+    ("growth on SQLite", "growth on PostgreSQL", "growth on MariaDB"),
+    measure,
+)

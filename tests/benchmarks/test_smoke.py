@@ -1,0 +1,87 @@
+"""The benchmarks work: small counts, no figure is judged."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.benchmarks import __main__ as benchmarks
+from tests.benchmarks import goals, history, plot
+from tests.benchmarks.bench import QUICK, Bench, Row
+from tests.benchmarks.catalogue import REFERENCE, SQLITE
+from tests.benchmarks.goals import Goal
+from tests.benchmarks.table import table
+from tests.conftest import need
+
+
+@pytest.mark.parametrize(("row", "only"), [("drain", REFERENCE), ("enqueue", SQLITE), ("growth", "growth on SQLite")])
+def test_a_row_is_measured_on_real_servers(row: str, only: str, capsys: pytest.CaptureFixture[str]):
+    need("redis-server")
+
+    broken = benchmarks.main([row, "--quick", "--only", only])
+
+    said = capsys.readouterr().out
+    assert broken == 0
+    assert f"| {only} | " in said
+    assert "absent" not in said
+
+
+def measured(**figures: list[float]) -> Bench:
+    """A run that measured drain of these systems."""
+    bench = Bench(None, None, QUICK)  # type: ignore[arg-type]  # nothing is measured any more
+    bench.figures = {"drain": {name: {"jobs/s": rates} for name, rates in figures.items()}}
+    return bench
+
+
+ROW = Row("drain", "Drain", ("Redis", "SQLite", "Other"), lambda _bench, _system: {})
+
+
+def test_a_table_has_medians_ends_ratios_and_whoever_is_absent():
+    bench = measured(Redis=[1000.0, 900.0, 1100.0], SQLite=[8000.0])
+    bench.absent = {"drain": {"Other": "can't be installed"}}
+
+    lines = table(bench, ROW).splitlines()
+
+    assert lines[-3:] == [
+        "| Redis | 1 000 (900–1 100) | 1.00 |",
+        "| SQLite | 8 000 | 8.00 |",
+        "| Other | absent: can't be installed | |",
+    ]
+
+
+@pytest.mark.parametrize(("rate", "reached"), [(4000.0, "**no**"), (6000.0, "yes"), (12_000.0, "moonshot")])
+def test_a_goal_says_whether_it_was_reached(monkeypatch: pytest.MonkeyPatch, rate: float, reached: str):
+    goal = Goal("drain", lambda bench: bench.median("drain", "SQLite", "jobs/s"), at_least=5000, moonshot=10_000)
+    monkeypatch.setattr(goals, "GOALS", [goal])
+
+    line = goals.table(measured(SQLite=[rate]), complete=True).splitlines()[-1]
+
+    assert line.endswith(f"| {reached} |")
+
+
+def test_a_goal_that_was_not_measured_is_not_called_reached():
+    lines = goals.table(measured(), complete=True).splitlines()[4:]
+
+    assert len(lines) == len(goals.GOALS)
+    assert all(line.endswith("| not measured |") for line in lines)
+
+
+def test_the_history_keeps_the_machine_and_the_ends(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(history, "HISTORY", tmp_path / "docs" / "history.jsonl")
+
+    for _ in range(2):
+        history.add(measured(SQLite=[1.0, 3.0, 2.0]), {"processors": "2"}, 3)
+
+    lines = [json.loads(line) for line in history.HISTORY.read_text().splitlines()]
+    assert len(lines) == 2
+    assert lines[0]["machine"] == {"processors": "2"}
+    assert lines[0]["figures"]["drain"]["SQLite"]["jobs/s"] == [2.0, 1.0, 3.0]
+
+
+def test_the_picture_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+
+    plot.draw(measured(SQLite=[1.0, 2.0], Redis=[0.5]), tmp_path / "picture.svg")
+
+    assert "<svg" in (tmp_path / "picture.svg").read_text()
