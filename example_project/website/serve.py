@@ -7,6 +7,7 @@ says why.
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import socket
 import subprocess
@@ -81,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if (trouble := _why_not(options.host, options.port)) is not None:
         return _refuse(f"expected {options.host}:{options.port} to be free ({trouble}); try: make example PORT=8080")
     LOGS.mkdir(exist_ok=True)
+    # The shell may know another project's.
+    os.environ["DJANGO_SETTINGS_MODULE"] = f"{PACKAGE}.settings"
     migrated = subprocess.run([sys.executable, "-m", "example_project.manage", "migrate", "--verbosity=0"], check=False)
     if migrated.returncode:
         return _refuse("expected the database to be migrated, see above")

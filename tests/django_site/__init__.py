@@ -1,5 +1,4 @@
-"""A small Django project whose views enqueue durable works."""
+"""A small Django project whose views enqueue durable works.
 
-from tests.django_site.celery import app as celery_app
-
-__all__ = ["celery_app"]
+Its app is made where Django loads its models: pytest imports this package, and must not become its process.
+"""

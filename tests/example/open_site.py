@@ -28,7 +28,8 @@ class OpenSite:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.state = home / ".state"
-        self.environment = {**os.environ, "BLUR_O_MATIC_HOME": str(home), "PYTHONWARNINGS": "ignore", **environment}
+        own = {"BLUR_O_MATIC_HOME": str(home), "PYTHONWARNINGS": "ignore", "DJANGO_SETTINGS_MODULE": "somebody.elses"}
+        self.environment = {**os.environ, **own, **environment}
         self._told = home / "told"
         self._runner: psutil.Popen
 
@@ -43,8 +44,12 @@ class OpenSite:
                 [*SERVE, "--port", str(self.port)],
                 cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stdout=told, stderr=told,
             )  # fmt: skip
-        wait_until(lambda: f"{self.url}/ " in self.told or self._runner.poll() is not None, 60, "the site opens")
-        assert self._runner.poll() is None, self.told
+        try:
+            wait_until(lambda: f"{self.url}/ " in self.told or self._runner.poll() is not None, 60, "the site opens")
+            assert self._runner.poll() is None, self.told
+        except AssertionError:
+            self.__exit__(AssertionError)
+            raise
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
