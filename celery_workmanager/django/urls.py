@@ -1,4 +1,4 @@
-"""``path("work/", include("celery_workmanager.django.urls"))``."""
+"""``path("works/", include("celery_workmanager.django.urls"))``."""
 
 from __future__ import annotations
 

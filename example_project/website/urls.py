@@ -15,6 +15,6 @@ urlpatterns = [
     path("history/", views.history, name="history"),
     path("history/<str:label>/", views.history, name="history-of"),
     path("why/", views.why, name="why"),
-    path("work/", include("celery_workmanager.django.urls")),
+    path("works/", include("celery_workmanager.django.urls")),
 ]
 handler404 = views.not_found

@@ -18,7 +18,7 @@ def test_the_tag_shows_state_and_progress(kit, wm, paint):
     kit.run_until_idle()
     done = shown(wm.get_work_info_by_id(work))
 
-    assert f'<work-progress data-work="{work}" data-url="/work/" data-state="ENQUEUED" data-version="1"' in waiting
+    assert f'<work-progress data-work="{work}" data-url="/works/" data-state="ENQUEUED" data-version="1"' in waiting
     assert '<span data-part="state" role="status">Waiting</span>' in waiting
     assert '<progress data-part="bar" max="100" value="0" aria-label="paint">' in waiting
     assert '<progress data-part="bar" max="100" value="100" aria-label="paint">' in done

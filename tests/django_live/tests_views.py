@@ -52,7 +52,7 @@ def test_a_work_as_json(kit, alice, paint):
     work = paint(secret="xyzzy", fails=True)
     kit.run_until_idle()
 
-    response = alice.get(f"/work/{work}/")
+    response = alice.get(f"/works/{work}/")
 
     document = response.json()
     assert response.headers["Cache-Control"] == "no-store"
@@ -67,14 +67,14 @@ def test_a_work_as_json(kit, alice, paint):
 
 def test_progress_is_told_as_percent(kit, alice, paint):
     work = paint()
-    assert alice.get(f"/work/{work}/").json()["percent"] is None
+    assert alice.get(f"/works/{work}/").json()["percent"] is None
     kit.run_until_idle()
 
-    assert alice.get(f"/work/{work}/").json()["percent"] == 100
+    assert alice.get(f"/works/{work}/").json()["percent"] == 100
 
 
 @pytest.mark.parametrize(
-    "path", ["/work/{}/", "/work/{}/events", "/work/?id={}", "/work/events?id={}", "/work/events?tag=alice"]
+    "path", ["/works/{}/", "/works/{}/events", "/works/?id={}", "/works/events?id={}", "/works/events?tag=alice"]
 )
 def test_a_strangers_question_is_answered_as_if_there_were_nothing(alice, paint, path):
     from django.test import Client
@@ -89,7 +89,7 @@ def test_a_strangers_question_is_answered_as_if_there_were_nothing(alice, paint,
     assert there.content.replace(work.encode(), b"") == nowhere.content.replace(b"nowhere", b"")
 
 
-@pytest.mark.parametrize("path", ["/work/", "/work/events", "/work/?id=", "/work/?tag=%0a", f"/work/{'x' * 200}/"])
+@pytest.mark.parametrize("path", ["/works/", "/works/events", "/works/?id=", "/works/?tag=%0a", f"/works/{'x' * 200}/"])
 def test_a_question_without_sense_is_not_found(alice, kit, path):
     assert alice.get(path).status_code == 404
 
@@ -97,27 +97,27 @@ def test_a_question_without_sense_is_not_found(alice, kit, path):
 def test_only_get_is_allowed(alice, paint):
     work = paint()
 
-    assert alice.post(f"/work/{work}/").status_code == 405
-    assert alice.delete(f"/work/{work}/events").status_code == 405
+    assert alice.post(f"/works/{work}/").status_code == 405
+    assert alice.delete(f"/works/{work}/events").status_code == 405
 
 
 @pytest.mark.parametrize("access", [None])
 def test_without_a_rule_nobody_sees_anything(alice, paint):
-    assert alice.get(f"/work/{paint()}/").status_code == 404
+    assert alice.get(f"/works/{paint()}/").status_code == 404
 
 
 @pytest.mark.parametrize("access", ["tests.django_live.rules.yes_please"])
 def test_only_true_lets_somebody_see(alice, paint):
     """What counts as true may be a slip: a coroutine that nobody awaited, a query that nobody ran."""
-    assert alice.get(f"/work/{paint()}/").status_code == 404
+    assert alice.get(f"/works/{paint()}/").status_code == 404
 
 
 def test_several_works_as_json(kit, alice, wm, paint):
     works = [paint(), paint("blue-ones")]
     other = wm.enqueue(OneTimeWorkRequest(site.paint, tags={"blue-ones"})).ids[0]
 
-    by_id = alice.get("/work/", {"id": [*works, other, "nowhere"]}).json()["works"]
-    by_tag = alice.get("/work/", {"tag": "blue-ones"}).json()["works"]
+    by_id = alice.get("/works/", {"id": [*works, other, "nowhere"]}).json()["works"]
+    by_tag = alice.get("/works/", {"tag": "blue-ones"}).json()["works"]
 
     assert [each["id"] for each in by_id] == works[::-1]
     assert [each["id"] for each in by_tag] == works[1:]
@@ -127,14 +127,14 @@ def test_a_unique_name(alice, wm):
     request = OneTimeWorkRequest(site.paint, tags={"alice"})
     wm.enqueue_unique_work("a/b & c", ExistingWorkPolicy.KEEP, request)
 
-    (work,) = alice.get("/work/", {"name": "a/b & c"}).json()["works"]
+    (work,) = alice.get("/works/", {"name": "a/b & c"}).json()["works"]
 
     assert work["unique_names"] == ["a/b & c"]
 
 
 def test_events_tell_each_change_and_the_end(kit, alice, paint):
     work = paint()
-    events = Events(alice.get(f"/work/{work}/events"))
+    events = Events(alice.get(f"/works/{work}/events"))
 
     first = events.next()
     assert (first["event"], first["data"]["state"]) == ("work", "ENQUEUED")
@@ -150,11 +150,11 @@ def test_events_tell_each_change_and_the_end(kit, alice, paint):
 @pytest.mark.parametrize("how", ["header", "query"])
 def test_who_comes_back_is_told_only_what_was_missed(kit, alice, paint, how):
     work = paint()
-    version = Events(alice.get(f"/work/{work}/events")).next()["id"]
+    version = Events(alice.get(f"/works/{work}/events")).next()["id"]
 
     def again(seen):
         given = {"headers": {"Last-Event-ID": seen}} if how == "header" else {"query_params": {"after": seen}}
-        return Events(alice.get(f"/work/{work}/events", **given))
+        return Events(alice.get(f"/works/{work}/events", **given))
 
     events = again(version)
     kit.run_until_idle()
@@ -167,15 +167,15 @@ def test_who_comes_back_is_told_only_what_was_missed(kit, alice, paint, how):
 def test_an_event_id_without_sense_is_no_event_id(alice, paint, nonsense):
     work = paint()
 
-    one = Events(alice.get(f"/work/{work}/events", headers={"Last-Event-ID": nonsense}))
-    several = Events(alice.get(f"/work/events?id={work}&id=other", headers={"Last-Event-ID": nonsense}))
+    one = Events(alice.get(f"/works/{work}/events", headers={"Last-Event-ID": nonsense}))
+    several = Events(alice.get(f"/works/events?id={work}&id=other", headers={"Last-Event-ID": nonsense}))
 
     assert one.next()["data"]["state"] == several.next()["data"]["state"] == "ENQUEUED"
 
 
 def test_several_works_in_one_stream(kit, alice, paint):
     one, two = paint(request={"id": "one=1"}), paint(request={"id": "two&2"})
-    url = "/work/events?id=one%3D1&id=two%262"
+    url = "/works/events?id=one%3D1&id=two%262"
     events = Events(alice.get(url))
     told = [events.next(), events.next()]
     assert {each["data"]["id"] for each in told} == {one, two}
@@ -191,7 +191,7 @@ def test_several_works_in_one_stream(kit, alice, paint):
 
 def test_a_stream_of_a_tag_goes_on_to_works_that_are_made_later(kit, alice, paint):
     first = paint("mine")
-    events = Events(alice.get("/work/events?tag=mine"))
+    events = Events(alice.get("/works/events?tag=mine"))
     assert events.next()["data"]["id"] == first
     kit.run_until_idle()
     assert events.next()["data"]["state"] == "SUCCEEDED"
@@ -203,7 +203,7 @@ def test_a_stream_of_a_tag_goes_on_to_works_that_are_made_later(kit, alice, pain
 
 def test_a_work_that_was_deleted_is_gone(kit, alice, wm, paint):
     work, other = paint(), paint(request={"initial_delay": 60})
-    events = Events(alice.get(f"/work/events?id={work}&id={other}"))
+    events = Events(alice.get(f"/works/events?id={work}&id={other}"))
     events.next(), events.next()
     kit.run_until_idle()
     events.next()
@@ -217,7 +217,7 @@ def test_a_work_that_was_deleted_is_gone(kit, alice, wm, paint):
 
 def test_a_claim_that_was_given_back_is_no_news(kit, alice, wm, paint):
     work = paint()
-    events = Events(alice.get(f"/work/{work}/events"))
+    events = Events(alice.get(f"/works/{work}/events"))
     events.next()
 
     kit.crash_after("claim")
@@ -234,7 +234,7 @@ def test_a_silent_stream_gives_signs_of_life_and_ends(alice, paint, monkeypatch)
     monkeypatch.setattr(feeds, "LIFETIME", 0.02)
     work = paint(request={"initial_delay": 3600})
 
-    chunks = list(alice.get(f"/work/{work}/events").streaming_content)
+    chunks = list(alice.get(f"/works/{work}/events").streaming_content)
 
     assert chunks[0] == b"retry: 1000\n\n"
     assert chunks[1].startswith(b"id: 1\nevent: work\n")
@@ -242,7 +242,7 @@ def test_a_silent_stream_gives_signs_of_life_and_ends(alice, paint, monkeypatch)
 
 
 def test_nothing_on_the_way_keeps_a_stream_back(alice, paint):
-    response = alice.get(f"/work/{paint()}/events", headers={"Accept-Encoding": "gzip"})
+    response = alice.get(f"/works/{paint()}/events", headers={"Accept-Encoding": "gzip"})
 
     assert response.headers["Content-Type"] == "text/event-stream"
     assert response.headers["Cache-Control"] == "no-store, no-transform"
@@ -257,7 +257,7 @@ def test_streams_of_asgi_do_not_block(kit, paint):
     work = paint()
 
     async def watch() -> list[Any]:
-        response = await AsyncClient().get(f"/work/{work}/events", headers={"Visitor": "alice"})
+        response = await AsyncClient().get(f"/works/{work}/events", headers={"Visitor": "alice"})
         assert response.is_async
         events: list[Any] = []
         async for chunk in response.streaming_content:
@@ -279,7 +279,7 @@ def test_atomic_requests_hide_nothing_from_a_stream(kit, alice, paint, monkeypat
 
     monkeypatch.setitem(connections["default"].settings_dict, "ATOMIC_REQUESTS", True)
     work = paint()
-    events = Events(alice.get(f"/work/{work}/events"))
+    events = Events(alice.get(f"/works/{work}/events"))
     assert events.next()["data"]["state"] == "ENQUEUED"
     kit.run_until_idle()
 
@@ -290,7 +290,7 @@ def test_a_stream_holds_no_connection_of_djangos(alice, alias, paint):
     from django.db import connections
 
     work = paint(request={"initial_delay": 60})
-    events = Events(alice.get(f"/work/{work}/events"))
+    events = Events(alice.get(f"/works/{work}/events"))
     assert connections[alias].connection is not None
 
     events.next()

@@ -25,7 +25,7 @@ _PAGE = """<!doctype html><html lang="en"><meta name="viewport" content="width=d
 </script>
 <script src="/static/celery_workmanager/work-progress.js" defer></script>
 {% load workmanager %}{% for info in infos %}{% work_progress info label="a picture" poll=poll %}{% endfor %}
-{% for id in bare %}<work-progress data-work="{{ id }}" data-url="/work/"></work-progress>{% endfor %}
+{% for id in bare %}<work-progress data-work="{{ id }}" data-url="/works/"></work-progress>{% endfor %}
 """
 
 
@@ -36,7 +36,7 @@ def page(request: HttpRequest) -> HttpResponse:
 
 
 urlpatterns = [
-    path("work/", include("celery_workmanager.django.urls")),
+    path("works/", include("celery_workmanager.django.urls")),
     path("page/", page),
     path("admin/", admin.site.urls),
     path("static/<path:path>", serve, {"document_root": str(STATIC)}),

@@ -46,10 +46,10 @@ class Visiting(TestCase):
                 assert client.get(f"/pictures/{picture.id}/{path}").status_code == 404
             assert client.post(f"/pictures/{picture.id}/cancel").status_code == 404
             for work in works:
-                assert client.get(f"/work/{work.id}/").status_code == 404
-                assert client.get(f"/work/{work.id}/events").status_code == 404
+                assert client.get(f"/works/{work.id}/").status_code == 404
+                assert client.get(f"/works/{work.id}/events").status_code == 404
             assert picture.name not in client.get(f"/pictures/{uuid.uuid4()}/").content.decode()
-        assert self.client.get(f"/work/{works[0].id}/").json()["state"] == "SUCCEEDED"
+        assert self.client.get(f"/works/{works[0].id}/").json()["state"] == "SUCCEEDED"
 
     def test_a_stranger_s_history_is_his_own(self):
         self.send(label="home")

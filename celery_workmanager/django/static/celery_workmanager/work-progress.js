@@ -1,5 +1,5 @@
 /*
- * <work-progress data-work="ID" data-url="/work/"> shows a work's state and progress, and keeps them up to date.
+ * <work-progress data-work="ID" data-url="/works/"> shows a work's state and progress, and keeps them up to date.
  *
  * data-url is where the project includes celery_workmanager.django.urls. What the server rendered inside is taken over
  * (see the template tag work_progress); an empty element is filled. data-label names the work for those who can't see
