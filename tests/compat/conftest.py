@@ -103,4 +103,5 @@ def _run(row: Row, side: Side) -> Any:
 
 def _selected(session: pytest.Session) -> list[tuple[Row, str]]:
     calls = (getattr(item, "callspec", None) for item in session.items)
-    return [(call.params["row"], call.params["side"]) for call in calls if call is not None and "row" in call.params]
+    params = [call.params for call in calls if call is not None]
+    return [(each["row"], each["side"]) for each in params if isinstance(each.get("row"), Row)]

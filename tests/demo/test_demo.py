@@ -98,7 +98,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A large photograph, whose blur takes seconds."""
     path = tmp_path_factory.mktemp("photos") / "holiday.jpg"
-    picture.draw(3600, 2400).save(path, quality=80)
+    picture.draw(4500, 3000).save(path, quality=80)
     return path
 
 

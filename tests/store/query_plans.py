@@ -195,7 +195,7 @@ def duties(store: Store) -> Iterator[tuple[str, Callable[[], Any]]]:
     put(store, *(job(f"busy-{n}", **busy) for n in range(9)))
     limited = [lane_of(QUEUE, WORKER, "", LIMIT)]
     held_back = store.claim_limited(limited, "node", 7, 3)
-    sql(store, "UPDATE workmanager_limit SET wake_at = :at WHERE key = 'busy'", at=START)
+    sql(store, "UPDATE workmanager_limit SET wake_at = :at WHERE workmanager_limit.key = 'busy'", at=START)
     yield "claim under limits", lambda: store.claim_limited(limited, "node", 8, 1)
     store.release = lambda ids: None  # type: ignore[method-assign]
     end(store, *held_back)
