@@ -51,9 +51,11 @@ def _close_redis() -> None:
     for consumer in _living(ResultConsumer):
         consumer.stop()
         consumer._pubsub = None  # else each result that ends unsubscribes, on a new connection
-    gc.collect()
-    for connection in _living(AbstractConnection):
-        connection.disconnect()
+    # Before the collector comes upon them: it would warn of each that is still open. And what it brings up.
+    for _ in range(2):
+        for connection in _living(AbstractConnection):
+            connection.disconnect()
+        gc.collect()
 
 
 def _living(kind: type[Any]) -> list[Any]:
