@@ -1,6 +1,7 @@
-"""Coroutine workers in Celery's pools: one event loop a thread, made when it is first needed. And whom a stop is told.
+"""Runs and their stop: coroutine workers in Celery's pools, and whom a stop is told.
 
-Greenlets share a thread, which can turn one event loop at a time; under gevent each coroutine runs in a real thread.
+There is one event loop a thread, made when it is first needed. Greenlets share a thread, which can turn one event
+loop at a time; under gevent each coroutine runs in a real thread.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from celery_workmanager.green import is_green
 
-__all__ = ("drive", "watched")
+__all__ = ("drive", "watch_for_stop")
 
 #: Seconds between two looks at the stop flag.
 WATCH = 0.05
@@ -143,7 +144,7 @@ def _drive_in_thread(
 
 
 @contextmanager
-def watched(stopping: Callable[[], bool], on_stopped: Callable[[], None]) -> Iterator[None]:
+def watch_for_stop(stopping: Callable[[], bool], on_stopped: Callable[[], None]) -> Iterator[None]:
     """Call ``on_stopped`` once in a thread when ``stopping()``, while the body runs."""
     over = threading.Event()
 

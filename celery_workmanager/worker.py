@@ -19,7 +19,7 @@ from celery_workmanager import aliases as other_names
 from celery_workmanager.answers import Replaced, RunStopped, answer, result_text
 from celery_workmanager.calls import changed_call, request_from_call
 from celery_workmanager.canvas import applied, replacement
-from celery_workmanager.coroutines import drive, watched
+from celery_workmanager.coroutines import drive, watch_for_stop
 from celery_workmanager.current import Run, current_run
 from celery_workmanager.data import Data
 from celery_workmanager.errors import InvalidRequest, NotInitialized, UnsupportedOperation
@@ -209,7 +209,7 @@ class Worker(Task):
         """Watch the stop flag for a worker that wants to be told; a coroutine's loop does so itself."""
         if type(self).on_stopped is Worker.on_stopped or _is_coroutine_worker(self):
             return nullcontext()
-        return watched(lambda: run.stop_reason is not None, self.on_stopped)
+        return watch_for_stop(lambda: run.stop_reason is not None, self.on_stopped)
 
     # Celery's task, where a work differs
 
