@@ -106,7 +106,7 @@ def test_the_schedule_of_a_killed_beat_goes_on_at_another_one(site):
     wait_until(lambda: len(site.manager.store.nodes()) == 2, what="both are there")
     first.signal(signal.SIGKILL)
     wait_until(lambda: first.exit_code is not None)
-    site.messages(3, deadline=10)
+    site.messages(3)
     assert len(set(site.ids)) == 4
 
 
@@ -117,7 +117,7 @@ def test_a_beat_that_froze_sends_nothing_when_it_comes_back(site):
     wait_until(lambda: len(site.manager.store.nodes()) == 2, what="both are there")
     first.signal(signal.SIGSTOP)
     (was,) = site.holder()
-    wait_until(lambda: site.holder() != [was], deadline=10, what="another takes it over")
+    wait_until(lambda: site.holder() != [was], what="another takes it over")
     first.signal(signal.SIGCONT)
     site.messages(4)
     wait_until(lambda: "another beat has taken the schedule" in first.log, what="it notices")

@@ -59,7 +59,8 @@ def _close_redis() -> None:
 
 
 def _living(kind: type[Any]) -> list[Any]:
-    return [each for each in gc.get_objects() if isinstance(each, kind)]
+    # Of its type alone: `isinstance` asks the object, and a lazy one (Django's settings) would wake up to answer.
+    return [each for each in gc.get_objects() if issubclass(type(each), kind)]
 
 
 def _facts(side: str, folder: Path, redis: str, request: pytest.FixtureRequest) -> Facts:
