@@ -16,7 +16,7 @@ from tests import services
 from tests.beat import beat_app, processes
 from tests.story.cluster import running_cluster
 from tests.story.cluster import why_not as why_no_cluster
-from tests.story.workers import wait_until
+from tests.story.workers import freeze_between_commits, wait_until
 
 pytestmark = [pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -115,7 +115,7 @@ def test_a_beat_that_froze_sends_nothing_when_it_comes_back(site):
     site.messages(1)
     site.beat(name="two")
     wait_until(lambda: len(site.manager.store.nodes()) == 2, what="both are there")
-    first.signal(signal.SIGSTOP)
+    freeze_between_commits(first.pid, site.manager.store.database)
     (was,) = site.holder()
     wait_until(lambda: site.holder() != [was], what="another takes it over")
     first.signal(signal.SIGCONT)

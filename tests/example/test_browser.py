@@ -192,7 +192,7 @@ def test_a_constraint_is_lost_and_regained_before_the_visitor_s_eyes(visit, site
     visitor.page = watched
     site.read(charging=True)
     visitor.wait_for_progress()
-    assert not visitor.page.get_by_text("Blur waits:").is_visible()
+    visitor.page.get_by_text("Blur waits:").wait_for(state="hidden")
     assert not visitor.has_reloaded()
     visitor.page.get_by_role("button", name="Cancel").click()
 

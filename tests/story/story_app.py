@@ -38,11 +38,13 @@ def build(store_url: str, broker: str = "memory://", **settings: Any) -> Celery:
     WorkManager(made, store_url=store_url, settings=settings)
 
     @made.task(bind=True, base=Worker, name="story.step", shared=False)
-    def step(self: Any, nap: float = 0.0, ending: str = "success") -> Any:
+    def step(self: Any, nap: float = 0.0, ending: str = "success", until: str = "") -> Any:
         folder = Path(os.environ[FOLDER])
         run = {"id": self.work_id, "pid": os.getpid(), "node": int(os.environ["STORY_NODE"])}
         note(folder, event="start", attempt=self.run_attempt_count, **run)
         _sleep(self, nap)
+        while until and not (folder / until).exists():
+            time.sleep(0.02)
         retry = ending == "retry" and self.run_attempt_count == 0
         said = "stopped" if self.is_stopped else ending if retry or ending != "retry" else "success"
         note(folder, event="end", attempt=self.run_attempt_count, said=said, **run)

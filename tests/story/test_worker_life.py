@@ -20,7 +20,7 @@ from tests.conftest import FEW_STORES
 from tests.story import story_app
 from tests.story.cluster import Cluster, running_cluster
 from tests.story.cluster import why_not as why_no_cluster
-from tests.story.workers import StoryWorker, wait_until
+from tests.story.workers import StoryWorker, freeze_between_commits, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -40,8 +40,8 @@ class Story:
         worker.start()
         return worker
 
-    def request(self, nap=0.0, **options):
-        return OneTimeWorkRequest("story.step", {"nap": nap}, **options)
+    def request(self, nap=0.0, until="", **options):
+        return OneTimeWorkRequest("story.step", {"nap": nap, "until": until}, **options)
 
     def infos(self, *ids):
         return self.manager.infos_of(ids)
@@ -187,14 +187,15 @@ def test_an_open_transaction_of_a_caller_stalls_no_node_and_no_other_name(postgr
     story = Story(tmp_path, postgresql_url)
     try:
         story.worker()
-        parent, child = story.request(nap=0.5), story.request()
+        parent, child = story.request(until="let go"), story.request()
         story.manager.begin_with(parent).then(child).enqueue()
-        story.wait_for_start(parent.id)
+        story.wait_for_running(parent.id)
         with create_engine(postgresql_url, poolclass=NullPool).begin() as connection:
             held = story.request()
             story.manager.enqueue_unique_work("held", ExistingWorkPolicy.REPLACE, held, connection)
             row = {"id": parent.id}
             connection.execute(text("SELECT id FROM workmanager_work WHERE id = :id FOR UPDATE"), row)
+            (tmp_path / "let go").touch()
             wait_until(lambda: story.ends(parent.id))
             # The node has tried to write that end; others end before and after it, again and again.
             for _ in range(10):
@@ -222,7 +223,7 @@ def test_a_worker_frozen_for_longer_than_its_lease_comes_back_as_another(story):
     first = story.wait_for_start(work.id)
     story.wait_for_running(work.id)
     before = {node.id: node.pid for node in story.manager.store.nodes()}
-    frozen.freeze()
+    freeze_between_commits(frozen.pid, story.manager.store.database)
     try:
         # The child isn't frozen: it ends, and its parent can't say so.
         wait_until(lambda: story.ends(work.id))

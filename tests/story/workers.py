@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from celery_workmanager.database import Database
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,6 +29,25 @@ def wait_until(condition: Callable[[], Any], deadline: float = 60.0, what: str =
             raise AssertionError(f"not within {deadline} s: {what or condition}")
         time.sleep(0.02)
     return value
+
+
+def freeze_between_commits(pid: int, database: Database) -> None:
+    """SIGSTOP where it holds up nobody: a process that stands still as SQLite's one writer stops all others."""
+    os.kill(pid, signal.SIGSTOP)
+    while database.is_sqlite and _is_locked(str(database.url.database)):
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.05)
+        os.kill(pid, signal.SIGSTOP)
+
+
+def _is_locked(file: str) -> bool:
+    with closing(sqlite3.connect(file, timeout=1.0, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+        connection.execute("ROLLBACK")
+        return False
 
 
 class StoryWorker:
