@@ -110,7 +110,10 @@ def call(app: Celery, *arguments: str) -> Answer:
     ("settings", "said"),
     [
         ({"store_url": "no url"}, "Error: expected setting workmanager_store_url to be an SQLAlchemy URL of SQLite"),
-        ({"store_url": "nodb://x/y"}, "Error: expected the store to be usable, got: Can't load plugin"),
+        (
+            {"store_url": "nodb://x/y"},
+            "Error: expected setting workmanager_store_url to be an SQLAlchemy URL of SQLite",
+        ),
         (
             {"store_url": "sqlite:////proc/nowhere/store.sqlite3"},
             "Error: expected store sqlite:////proc/nowhere/store.sqlite3 to answer, got: [Errno 2]",
