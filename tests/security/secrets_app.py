@@ -15,7 +15,8 @@ STORE, BROKER, QUEUE = "SECRETS_STORE", "SECRETS_BROKER", "SECRETS_QUEUE"
 def build(store: str, broker: str, queue: str) -> Celery:
     made = Celery("secrets", broker=broker, set_as_current=False)
     made.conf.update(task_default_queue=queue, broker_connection_retry_on_startup=True, task_send_sent_event=True)
-    WorkManager(made, store_url=store, settings={"lease": 5, "poll_interval": 0.2})
+    made.conf.update(workmanager_store_url=store, workmanager_lease=5, workmanager_poll_interval=0.2)
+    WorkManager(made)
 
     @made.task(base=Worker, name="secrets.keep", shared=False)
     def keep(secret: str, **more: Any) -> Any:
@@ -36,7 +37,7 @@ def build(store: str, broker: str, queue: str) -> Celery:
 
     @made.task(base=Worker, name="secrets.long", shared=False)
     def long(secret: str, **more: Any) -> Any:
-        return Result.success({"secret": secret * 10_000})
+        return Result.success({"secret": secret * 500_000})
 
     return made
 

@@ -67,24 +67,25 @@ def url_of(cluster: Cluster, role: Role) -> str:
     return login.render_as_string(hide_password=False)
 
 
-@pytest.fixture
-def managers(cluster: Cluster) -> Iterator[dict[Role, WorkManager]]:
-    """A manager under each role, over the same empty store."""
-    services.administer(*(f"DELETE FROM {table}" for table in metadata.tables), url=cluster.url)
+@pytest.fixture(scope="module")
+def connected(cluster: Cluster) -> Iterator[dict[Role, WorkManager]]:
     made = {role: WorkManager.get_instance(story_app.build(url_of(cluster, role), name_wait=2.0)) for role in Role}
     yield made
     for each in made.values():
         each.store.close()
 
 
-def sql(cluster: Cluster, role: Role, statement: str) -> Any:
-    database = Database(url_of(cluster, role))
-    try:
-        with database.transaction() as connection:
-            result = connection.execute(text(statement))
-            return result.all() if result.returns_rows else result.rowcount
-    finally:
-        database.close()
+@pytest.fixture
+def managers(cluster: Cluster, connected: dict[Role, WorkManager]) -> dict[Role, WorkManager]:
+    """A manager under each role, over the same empty store."""
+    services.administer("BEGIN", *(f"DELETE FROM {table}" for table in metadata.tables), "COMMIT", url=cluster.url)
+    return connected
+
+
+def sql(manager: WorkManager, statement: str) -> int:
+    """Run it under the manager's role; how many rows it was about."""
+    with manager.store.database.transaction() as connection:
+        return connection.execute(text(statement)).rowcount
 
 
 def step(**options: Any) -> OneTimeWorkRequest:
@@ -172,30 +173,30 @@ def test_who_may_enqueue_is_told_that_the_rest_is_forbidden(managers, call):
         "CREATE TABLE mine (id int)",
     ],
 )  # fmt: skip
-def test_sql_of_whoever_holds_that_password_is_refused(cluster, managers, statement):
+def test_sql_of_whoever_holds_that_password_is_refused(managers, statement):
     with pytest.raises(Exception, match="permission denied|must be owner"):
-        sql(cluster, Role.ENQUEUE, statement)
+        sql(managers[Role.ENQUEUE], statement)
 
 
-def test_only_finished_works_can_be_deleted(cluster, managers):
+def test_only_finished_works_can_be_deleted(managers):
     managers[Role.ENQUEUE].begin_unique_work("name", KEEP, step(tags=["a"])).then(step()).enqueue()
     for table in ("edge", "tag", "member", "work"):
-        assert sql(cluster, Role.ENQUEUE, f"DELETE FROM workmanager_{table}") == 0
+        assert sql(managers[Role.ENQUEUE], f"DELETE FROM workmanager_{table}") == 0
     managers[Role.WORK].cancel_all_work()
     for table in ("edge", "tag", "member", "work"):
-        assert sql(cluster, Role.ENQUEUE, f"DELETE FROM workmanager_{table}") > 0
+        assert sql(managers[Role.ENQUEUE], f"DELETE FROM workmanager_{table}") > 0
 
 
-def test_who_may_observe_reads_everything_and_changes_nothing(cluster, managers):
+def test_who_may_observe_reads_everything_and_changes_nothing(managers):
     managers[Role.WORK].enqueue(step())
     reader = managers[Role.OBSERVE]
     (info,) = reader.get_work_infos(WorkQuery())
     assert reader.explain(info.id)
     for table in metadata.tables:
-        sql(cluster, Role.OBSERVE, f"SELECT * FROM {table}")
+        sql(managers[Role.OBSERVE], f"SELECT * FROM {table}")
         for statement in (f"DELETE FROM {table}", f"INSERT INTO {table} SELECT * FROM {table}", f"TRUNCATE {table}"):
             with pytest.raises(WorkManagerError, match="permission denied"):
-                sql(cluster, Role.OBSERVE, statement)
+                sql(managers[Role.OBSERVE], statement)
     for call in (reader.cancel_all_work, lambda: reader.enqueue(step())):
         with pytest.raises(StoreForbidden):
             call()
@@ -211,7 +212,7 @@ def test_the_doctor_sees_a_store_through_each_role_that_reads_it(cluster, manage
         shell.store.close()
 
 
-def test_a_worker_changes_no_table(cluster, managers):
+def test_a_worker_changes_no_table(managers):
     for statement in (
         "ALTER TABLE workmanager_work ADD COLUMN more int",
         "DROP TABLE workmanager_tag",
@@ -220,7 +221,7 @@ def test_a_worker_changes_no_table(cluster, managers):
         "UPDATE workmanager_version SET version_num = '0'",
     ):
         with pytest.raises(Exception, match="permission denied|must be owner"):
-            sql(cluster, Role.WORK, statement)
+            sql(managers[Role.WORK], statement)
 
 
 def test_the_command_prints_what_can_be_fed_to_psql(cluster):
@@ -235,6 +236,13 @@ def test_the_command_prints_what_can_be_fed_to_psql(cluster):
     assert 'GRANT SELECT ON "public".workmanager_work TO "o""dd";' in lines
     assert (said["role"], said["to"]) == ("enqueue", "web")
     assert all('"works"' in each for each in said["statements"])
+
+
+def test_others_pay_nothing_for_what_an_enqueuing_role_may_not_do(managers):
+    """The policy for everybody is no condition of any statement."""
+    with managers[Role.WORK].store.database.transaction() as connection:
+        plan = connection.execute(text("EXPLAIN DELETE FROM workmanager_work WHERE id = 'a'")).scalars().all()
+    assert not any("Filter" in line or "SubPlan" in line for line in plan), plan
 
 
 def test_a_file_has_no_roles(tmp_path):
