@@ -292,6 +292,9 @@ class Settings:
     network_probe: str | None = _setting(
         None, _optional(check_target), "What must answer for a connection to be validated; None: every one is."
     )
+    probe_hosts: tuple[str, ...] | None = _setting(
+        None, _optional(_names), "Hosts that works may have this node probe (`reachable`); None: any."
+    )
     probe_interval: float = _setting(10.0, _seconds(0.01, 3600), "Seconds between two probes of the same address.")
     probe_timeout: float = _setting(2.0, _seconds(0.01, 600), "Seconds that a probe waits for an answer.")
     node_labels: Mapping[str, str] | None = _setting(None, _optional(check_labels), "Labels of this node.")
