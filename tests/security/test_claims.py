@@ -6,6 +6,7 @@ import ast
 import logging
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,10 +38,10 @@ IMPORTERS = {"cli/__init__.py", "__init__.py", "custom_constraints.py", "control
 SQL_OF_PARTS = {"bell.py", "schema.py", "database.py", "mysql.py", "overview.py", "grants.py"}
 
 
-def trees() -> Iterator[tuple[str, ast.AST]]:
-    for path in sorted(PACKAGE.rglob("*.py")):
-        if "migrations" not in path.parts:
-            yield path.relative_to(PACKAGE).as_posix(), ast.parse(path.read_text())
+@cache
+def trees() -> list[tuple[str, ast.AST]]:
+    paths = [path for path in sorted(PACKAGE.rglob("*.py")) if "migrations" not in path.parts]
+    return [(path.relative_to(PACKAGE).as_posix(), ast.parse(path.read_text())) for path in paths]
 
 
 def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:

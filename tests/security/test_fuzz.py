@@ -36,11 +36,11 @@ from celery_workmanager.timing import moment
 from celery_workmanager.triggers import Target
 from celery_workmanager.wire import request_from_json, request_to_json
 from celery_workmanager.work import State
-from tests.security.fuzz import HUGE, accepted, anything, fuzzed, jsons, junk, numbers, scalars, times
+from tests.security.fuzz import HUGE, SOAK, accepted, anything, fuzzed, jsons, junk, numbers, scalars, times
 
 TERMS = Terms.of(Settings())
 NOW = moment(datetime(2030, 1, 1, tzinfo=UTC))
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(0 if SOAK else 120)]
 
 
 def one_of_each(names: list[str], values: Any = junk) -> Any:

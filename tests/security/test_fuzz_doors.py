@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from celery_workmanager.django.feeds import Feed, versions_in
 from celery_workmanager.query import WorkQuery
 from tests.doors.conftest import Shell
-from tests.security.fuzz import accepted, anything, fuzzed
+from tests.security.fuzz import SOAK, accepted, anything, fuzzed
 from tests.stores import REPLACE, make_store, put_chain, put_named
+
+pytestmark = pytest.mark.timeout(0 if SOAK else 120)
 
 _COMMANDS = [
     "status", "list", "show", "why", "tree", "nodes", "periodic", "cancel", "retry", "run-now", "pause", "resume",

@@ -96,6 +96,7 @@ def states(manager: WorkManager) -> dict[str, State]:
     return {info.id: info.state for info in manager.get_work_infos(WorkQuery())}
 
 
+@pytest.mark.slow
 def test_who_may_enqueue_does_so_in_every_way_and_a_worker_drains_it(cluster, managers, tmp_path: Path):
     web, reader = managers[Role.ENQUEUE], managers[Role.OBSERVE]
     web.enqueue([step(tags=["a"]), step()])
@@ -173,9 +174,9 @@ def test_who_may_enqueue_is_told_that_the_rest_is_forbidden(managers, call):
         "CREATE TABLE mine (id int)",
     ],
 )  # fmt: skip
-def test_sql_of_whoever_holds_that_password_is_refused(managers, statement):
+def test_sql_of_whoever_holds_that_password_is_refused(connected, statement):
     with pytest.raises(Exception, match="permission denied|must be owner"):
-        sql(managers[Role.ENQUEUE], statement)
+        sql(connected[Role.ENQUEUE], statement)
 
 
 def test_only_finished_works_can_be_deleted(managers):
@@ -212,7 +213,7 @@ def test_the_doctor_sees_a_store_through_each_role_that_reads_it(cluster, manage
         shell.store.close()
 
 
-def test_a_worker_changes_no_table(managers):
+def test_a_worker_changes_no_table(connected):
     for statement in (
         "ALTER TABLE workmanager_work ADD COLUMN more int",
         "DROP TABLE workmanager_tag",
@@ -221,7 +222,7 @@ def test_a_worker_changes_no_table(managers):
         "UPDATE workmanager_version SET version_num = '0'",
     ):
         with pytest.raises(Exception, match="permission denied|must be owner"):
-            sql(managers[Role.WORK], statement)
+            sql(connected[Role.WORK], statement)
 
 
 def test_the_command_prints_what_can_be_fed_to_psql(cluster):

@@ -133,6 +133,7 @@ def schema_of(url: str) -> None:
     database.close()
 
 
+@pytest.mark.slow
 def test_a_worker_at_debug_tells_no_secret_also_while_its_database_is_gone(stage: Stage):
     with stage.at_work():
         stage.put()
