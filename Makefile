@@ -79,7 +79,8 @@ containers:
 soak: $(VENV)/.dev
 	@WORKMANAGER_SOAK=20 $(BIN)/python -m pytest tests/story/test_state_machine.py \
 	  tests/celery/test_lost_constraints.py::test_readings_that_flip_for_a_minute_lose_nothing \
-	  tests/django_site/test_site.py::test_a_transaction_that_is_open_for_a_minute -q --timeout 7200 $(ARGS)
+	  tests/django_site/test_site.py::test_a_transaction_that_is_open_for_a_minute \
+	  tests/security/test_fuzz.py tests/security/test_fuzz_messages.py tests/security/test_fuzz_doors.py -q --timeout 7200 $(ARGS)
 
 clean:
 	rm -rf .venv .venv-lowest .venv-containers .venv-bench-* .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

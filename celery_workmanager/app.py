@@ -9,7 +9,18 @@ from typing import Any, ClassVar
 
 from celery import Celery, current_app
 
-from celery_workmanager import aliases, bootstep, builtin_workers, canvas, control, embedded, hosting, leaving, pools
+from celery_workmanager import (
+    aliases,
+    bootstep,
+    builtin_workers,
+    canvas,
+    control,
+    embedded,
+    hidden,
+    hosting,
+    leaving,
+    pools,
+)
 from celery_workmanager.announcer import Announcer
 from celery_workmanager.backend import WorkManagerBackend
 from celery_workmanager.canvas_drawing import canvas_of
@@ -65,6 +76,7 @@ class WorkManager(Manager):
         canvas.install()
         control.install(app)
         embedded.install()
+        hidden.install()
         bootstep.install(app, self._make_node, self._engine_options)
         aliases.install(app)
         leaving.install()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ClassVar, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from celery_workmanager.checks import Duration, check_duration, check_text
 from celery_workmanager.errors import InvalidRequest
@@ -40,6 +40,8 @@ class ContentUriTrigger:
         uri = check_text("content trigger's uri", self.uri, LONGEST_TARGET)
         if not uri.startswith(("/", "file:///")):
             raise InvalidRequest("content trigger's uri", "an absolute path, a glob or a file:// URI", self.uri)
+        # What a URI hides behind its escapes is a path as well.
+        check_text("content trigger's path", unquote(uri), LONGEST_TARGET)
         _check_bool("trigger_for_descendants", self.trigger_for_descendants)
 
     @classmethod

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, TypeVar, cast, overload
 
-from celery_workmanager.errors import DataNotStorable, DataTooLarge, InvalidRequest
+from celery_workmanager.errors import DataNotStorable, DataTooLarge, InvalidRequest, Unshown
 from celery_workmanager.jsontypes import JSON
 
 #: Containers may stand this deep in one another; what goes deeper is usually a circle.
@@ -227,7 +227,7 @@ def _storable(what: str, mapping: Any, values: dict[str, Any]) -> dict[str, Any]
     if mapping is not None and not isinstance(mapping, Mapping):
         mapping = _dumped(mapping)
         if not isinstance(mapping, Mapping):
-            raise InvalidRequest(what, "a mapping with str keys", mapping)
+            raise InvalidRequest(what, "a mapping with str keys", Unshown(mapping))
     if values:
         mapping = {**(mapping or {}), **values}
     try:
@@ -315,7 +315,7 @@ def _encodable(text: str) -> str:
 def _parse(text: str) -> dict[str, Any]:
     values = json.loads(text)
     if type(values) is not dict:
-        raise InvalidRequest("the JSON of Data", "an object", text)
+        raise InvalidRequest("the JSON of Data", "an object", Unshown(text))
     return values
 
 

@@ -13,14 +13,15 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, Select, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, Select, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
-from celery_workmanager import mysql, news
+from celery_workmanager import mysql, news, store_url
 from celery_workmanager.errors import (
     StatementTooLarge,
     StoreBusy,
+    StoreForbidden,
     StoreNotMigrated,
     StoreUnavailable,
     WorkManagerError,
@@ -45,6 +46,9 @@ _LOCK_STATES = {"55P03"}
 _LOCK_CODES = {1205, 3572}
 _MISSING_TABLE_STATES = {"42P01"}
 _MISSING_TABLE_CODES = {1146}
+#: The role may not do this, to a table or to some of its columns.
+_FORBIDDEN_STATES = {"42501"}
+_FORBIDDEN_CODES = {1142, 1143}
 #: The server is gone, shuts down, has no room left (disk, memory, connections), fails, or became a read-only standby.
 _AWAY_CLASSES = {"08", "57", "53", "58"}
 _AWAY_STATES = {"25006"}
@@ -67,10 +71,7 @@ class Database:
     is_joined = False
 
     def __init__(self, url: str | URL, *, lock_wait: float = 5.0, migrated_by: str | None = None) -> None:
-        self.url = make_url(url)
-        if self.url.drivername == "postgresql":
-            self.url = self.url.set(drivername="postgresql+psycopg")
-        self.url = mysql.with_driver(self.url)
+        self.url = store_url.parsed(url)
         self.lock_wait = lock_wait
         self.migrated_by = migrated_by
         self.dialect = self.url.get_backend_name()
@@ -88,8 +89,8 @@ class Database:
 
     @property
     def shown_url(self) -> str:
-        """The URL without its password."""
-        return self.url.render_as_string(hide_password=True)
+        """The URL without its passwords."""
+        return store_url.shown(self.url)
 
     @property
     def migrate_command(self) -> str:
@@ -220,8 +221,14 @@ class Database:
             if self.is_mysql and isinstance(error, DBAPIError) and (sizes := mysql.refused_size(error, self.engine())):
                 raise StatementTooLarge(self.shown_url, *sizes) from error
             if is_disconnect(error):
-                raise StoreUnavailable(self.shown_url, str(_of_driver(error)).split("\n", maxsplit=1)[0]) from error
+                raise StoreUnavailable(self.shown_url, self._told(error)) from error
+            if _state(error) in _FORBIDDEN_STATES or (self.is_mysql and _code(error) in _FORBIDDEN_CODES):
+                raise StoreForbidden(self.shown_url, self._told(error)) from error
             raise
+
+    def _told(self, error: BaseException) -> str:
+        """What the driver says, in a line without passwords."""
+        return store_url.without_secrets(str(_of_driver(error)).split("\n", maxsplit=1)[0], self.url)
 
     def close(self) -> None:
         """Close the connections of this process."""

@@ -7,8 +7,29 @@ import reprlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-_short = reprlib.Repr()
+#: Longer numbers take Python a while to write, or are refused.
+_LONGEST_INT_BITS = 4096
+
+
+class _Short(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        if x.bit_length() > _LONGEST_INT_BITS:
+            return f"an int of {x.bit_length()} bits"
+        return super().repr_int(x, level)
+
+
+_short = _Short()
 _short.maxstring = _short.maxother = _short.maxlong = 100
+
+
+class Unshown:
+    """Stands for a value that no error may show."""
+
+    def __init__(self, value: object) -> None:
+        self._kind = type(value).__name__
+
+    def __repr__(self) -> str:
+        return f"a {self._kind} (not shown: it may be secret)"
 
 
 def _rebuild(cls: type[WorkManagerError], args: tuple[Any, ...], facts: dict[str, Any]) -> WorkManagerError:
@@ -184,6 +205,14 @@ class StoreUnavailable(StoreError, ConnectionError):
     def __init__(self, url: str, cause: object) -> None:
         self.url, self.cause = url, str(cause).strip()
         super().__init__(f"expected store {url} to answer, got: {self.cause or type(cause).__name__}")
+
+
+class StoreForbidden(StoreError, PermissionError):
+    """The database's role may not do this (``celery -A proj work grants``); ``url`` without its password."""
+
+    def __init__(self, url: str, cause: object) -> None:
+        self.url, self.cause = url, str(cause).strip()
+        super().__init__(f"expected the role of store {url} to have the right, got: {self.cause}; see docs/security.md")
 
 
 class StoreBusy(StoreError, TimeoutError):

@@ -183,7 +183,7 @@ class Intake:
         """Reject a message; whoever waits for the call finds it FAILED."""
         task_id, name = id_in(letter.message, letter.body), letter.task.name
         logger.error(
-            "Message %s for worker %r can't become a work and is rejected: %s: %s",
+            "Message %r for worker %r can't become a work and is rejected: %s: %s",
             task_id, name, type(error).__name__, error,
             exc_info=None if isinstance(error, _EXPLAINED) else error,
         )  # fmt: skip

@@ -9,7 +9,7 @@ from string import Formatter
 from typing import Any
 
 from celery_workmanager.checks import ZERO, Duration, check_duration, check_text, check_whole
-from celery_workmanager.errors import InvalidRequest
+from celery_workmanager.errors import InvalidRequest, Unshown
 
 __all__ = ("Limit", "Rate", "key_fields", "key_for")
 
@@ -88,7 +88,7 @@ def key_for(key: str, values: Mapping[str, Any]) -> str:
     for name in key_fields(key):
         value = values.get(name)
         if isinstance(value, bool) or not isinstance(value, (str, int)):
-            raise InvalidRequest(f"input {name!r}", f"a str or an int, for the key {key!r} of a limit", value)
+            raise InvalidRequest(f"input {name!r}", f"a str or an int, for the key {key!r} of a limit", Unshown(value))
     return check_text("limit's key", key.format_map(values))
 
 

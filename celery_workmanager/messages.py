@@ -8,6 +8,7 @@ from typing import Any
 
 from celery.app.task import Context
 from celery.exceptions import InvalidTaskError
+from celery.utils.functional import maybe_list
 from kombu.exceptions import ContentDisallowed
 
 from celery_workmanager.payloads import is_pickle
@@ -105,7 +106,11 @@ def _options(headers: Mapping[str, Any], embedded: Mapping[str, Any]) -> dict[st
     options = {option: headers.get(name) for name, option in _HEADERS.items()}
     options |= {option: embedded.get(name) for name, option in _EMBEDDED.items()}
     hard, soft = (*(headers.get("timelimit") or ()), None, None)[:2]
-    options |= {"time_limit": hard, "soft_time_limit": soft, **(headers.get("stamps") or {})}
+    options |= {"time_limit": hard, "soft_time_limit": soft}
+    # Of these alone Celery makes a header; what else stands there would pass for an option of the call.
+    stamped = maybe_list(headers.get("stamped_headers")) or ()
+    stamps = headers.get("stamps") or {}
+    options |= {name: value for name, value in stamps.items() if name in stamped and name not in options}
     options["headers"] = {
         name: value for name, value in headers.items() if name not in _PROTOCOL and not name.startswith(_BROKERS)
     }

@@ -16,6 +16,8 @@ from celery_workmanager.errors import InvalidRequest
 __all__ = ("LabelRule", "check_labels", "contradictions", "parse_label_rule")
 
 LONGEST_VALUE = 63
+#: Python refuses to write much longer numbers.
+_LONGEST_INT_BITS = 256
 _KEY = r"[A-Za-z0-9](?:[\w./-]*\w)?"
 _VALUE = r"[\w.:/+@-]+"
 _RULE = re.compile(
@@ -57,10 +59,14 @@ class LabelRule:
         return not self.values or found in self.values
 
 
-@lru_cache(maxsize=1024)
 def parse_label_rule(text: str) -> LabelRule:
     """The rule that `text` says. Raises InvalidRequest."""
-    found = _RULE.fullmatch(check_text("node label", text).strip())
+    return _parsed(check_text("node label", text))
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> LabelRule:
+    found = _RULE.fullmatch(text.strip())
     if found is None or (found["absent"] and found["operator"]):
         raise InvalidRequest("node label", _EXPECTED, text)
     operator = found["operator"] or ("absent" if found["absent"] else "exists")
@@ -80,12 +86,18 @@ def check_labels(what: str, labels: Any) -> dict[str, str]:
     for key, value in labels.items():
         if not isinstance(key, str) or not re.fullmatch(_KEY, key, re.ASCII):
             raise InvalidRequest(what, "with names of letters, digits, '_', '.', '/' and '-'", key)
-        text = str(value).lower() if isinstance(value, bool) else f"{value}"
-        is_plain = isinstance(value, (str, int, float)) and re.fullmatch(_VALUE, text, re.ASCII)
-        if not is_plain or len(text) > LONGEST_VALUE:
+        text = _text_of(value)
+        if len(text) > LONGEST_VALUE or not re.fullmatch(_VALUE, text, re.ASCII):
             raise InvalidRequest(f"{what}' {key!r}", f"at most {LONGEST_VALUE} letters, digits and '_.:/+@-'", value)
         checked[key] = text
     return checked
+
+
+def _text_of(value: Any) -> str:
+    """A label's value as text; nothing for what can't be one."""
+    if isinstance(value, int):
+        return f"{value}".lower() if value.bit_length() <= _LONGEST_INT_BITS else ""
+    return f"{value}" if isinstance(value, (str, float)) else ""
 
 
 def contradictions(rules: Iterable[LabelRule]) -> list[str]:

@@ -12,6 +12,9 @@ from celery_workmanager.errors import InvalidRequest
 from celery_workmanager.ids import check_id
 from celery_workmanager.work import State
 
+#: The largest limit that every database takes.
+MOST = 2**63 - 1
+
 
 @dataclass(frozen=True, slots=True, init=False)
 class WorkQuery:
@@ -57,7 +60,7 @@ class WorkQuery:
         write(self, "queues", _several("queues", queues, _queue))
         write(self, "workers", _several("workers", workers, _worker))
         write(self, "nodes", _several("nodes", nodes, _node))
-        write(self, "limit", None if limit is None else check_whole("limit", limit, 1))
+        write(self, "limit", None if limit is None else check_whole("limit", limit, 1, MOST))
         write(self, "after", None if after is None else check_id(after))
         write(self, "newest_first", bool(newest_first))
         write(self, "periodic", None if periodic is None else bool(periodic))

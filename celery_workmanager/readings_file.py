@@ -37,10 +37,9 @@ class ReadingsFile:
     def _read(self, size: int) -> dict[str, Any]:
         if size > _LARGEST:
             raise InvalidRequest(str(self._path), f"at most {_LARGEST} bytes", size)
-        text = self._path.read_text("utf-8")
         try:
-            words = json.loads(text)
-        except ValueError as error:
+            words = json.loads(self._path.read_text("utf-8"))
+        except (ValueError, RecursionError) as error:
             raise InvalidRequest(str(self._path), 'JSON such as {"charging": false}', str(error)) from None
         declared_facts(str(self._path), words)
         return dict(words)

@@ -39,10 +39,10 @@ class Crontab:
 
     def __post_init__(self) -> None:
         for name, low, high in _FIELDS:
-            values = sorted(set(getattr(self, name)))
+            values = tuple(getattr(self, name))
             if not values or not all(isinstance(value, int) and low <= value <= high for value in values):
                 raise InvalidRequest(f"crontab's {name}", f"whole numbers from {low} to {high}", values)
-            object.__setattr__(self, name, tuple(values))
+            object.__setattr__(self, name, tuple(sorted(set(values))))
         if not any(min(self.day_of_month) <= _DAYS_OF_MONTH[month - 1] for month in self.month_of_year):
             raise InvalidRequest("crontab", "true of some day", str(self))
 

@@ -7,11 +7,13 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 from celery_workmanager import node_facts
 from celery_workmanager.constraints import Constraints
 from celery_workmanager.custom_constraints import custom_constraint
 from celery_workmanager.declared import declared_facts
+from celery_workmanager.errors import ConfigurationError
 from celery_workmanager.green import off_loop
 from celery_workmanager.probes import probe
 from celery_workmanager.readings import Reading, Readings
@@ -68,7 +70,7 @@ class Sensors:
         """Read the probes and custom constraints that these ask for, and no others any more."""
         makes: dict[str, Callable[[], Read]] = {}
         for asked in sets:
-            makes |= {f"probe:{target}": partial(self._probe, target) for target in asked.reachable}
+            makes |= {f"probe:{target}": partial(self._allowed_probe, target) for target in asked.reachable}
             makes |= {f"custom:{name}": partial(self._custom, name) for name in asked.custom}
         with self._lock:
             for name in self._watched.keys() - makes.keys():
@@ -106,6 +108,12 @@ class Sensors:
         if own.readings_file is not None:
             makes[_FILE] = lambda: off_loop(ReadingsFile(own.readings_file or ""))
         return makes
+
+    def _allowed_probe(self, target: str) -> Read:
+        hosts, host = self._settings.probe_hosts, urlsplit(target).hostname
+        if hosts is not None and host not in hosts:
+            raise ConfigurationError(f"expected a host of workmanager_probe_hosts, got: {host!r}")
+        return self._probe(target)
 
     def _probe(self, target: str) -> Read:
         return partial(probe, target, self._settings.probe_timeout)

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 from celery_workmanager.checks import check_duration, check_text, check_whole
 from celery_workmanager.constraints import check_custom, check_target
 from celery_workmanager.declared import declared_facts
-from celery_workmanager.errors import InvalidRequest, InvalidSetting, UnknownSetting
+from celery_workmanager.errors import InvalidRequest, InvalidSetting, UnknownSetting, Unshown
 from celery_workmanager.limits import Rate
 from celery_workmanager.node_labels import check_labels
 from celery_workmanager.thresholds import Thresholds
@@ -92,6 +92,10 @@ _DAY = 86400.0
 
 def _text(what: str, value: Any) -> str:
     return check_text(what, value, 2000)
+
+
+def _secret_text(what: str, value: Any) -> str:
+    return _text(what, value)
 
 
 def _seconds(low: float, high: float) -> _Check:
@@ -185,8 +189,8 @@ def _quota(what: str, value: Any) -> Mapping[str, tuple[int, timedelta]]:
     return found
 
 
-def _setting(default: Any, check: _Check, doc: str) -> Any:
-    return field(default=default, metadata={"check": check, "doc": doc})
+def _setting(default: Any, check: _Check, doc: str, *, is_secret: bool = False) -> Any:
+    return field(default=default, repr=not is_secret, metadata={"check": check, "doc": doc})
 
 
 @dataclass(frozen=True)
@@ -198,7 +202,10 @@ class Settings:
     """
 
     store_url: str = _setting(
-        "sqlite:///workmanager.sqlite3", _text, "The database that is the store, as an SQLAlchemy URL."
+        "sqlite:///workmanager.sqlite3",
+        _secret_text,
+        "The database that is the store, as an SQLAlchemy URL.",
+        is_secret=True,
     )
     database: str = _setting(
         "default", _text, "In a Django project without a store URL: the alias of the database that is the store."
@@ -285,6 +292,9 @@ class Settings:
     network_probe: str | None = _setting(
         None, _optional(check_target), "What must answer for a connection to be validated; None: every one is."
     )
+    probe_hosts: tuple[str, ...] | None = _setting(
+        None, _optional(_names), "Hosts that works may have this node probe (`reachable`); None: any."
+    )
     probe_interval: float = _setting(10.0, _seconds(0.01, 3600), "Seconds between two probes of the same address.")
     probe_timeout: float = _setting(2.0, _seconds(0.01, 600), "Seconds that a probe waits for an answer.")
     node_labels: Mapping[str, str] | None = _setting(None, _optional(check_labels), "Labels of this node.")
@@ -349,4 +359,4 @@ def _checked(name: str, check: _Check, value: Any) -> Any:
     try:
         return check(name, value)
     except InvalidRequest as error:
-        raise InvalidSetting(name, error.expected, value) from None
+        raise InvalidSetting(name, error.expected, Unshown(value) if check is _secret_text else value) from None

@@ -73,11 +73,22 @@ class Target:
 
 
 def _fits(parts: Sequence[str], pattern: Sequence[str], *, is_deep: bool) -> bool:
-    if not pattern:
-        return is_deep or not parts
-    if pattern[0] == "**":
-        return any(_fits(parts[at:], pattern[1:], is_deep=is_deep) for at in range(len(parts) + 1))
-    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:], is_deep=is_deep)
+    if is_deep:
+        pattern = (*pattern, "**")
+    at = fitted = 0
+    #: Where the latest "**" is in the pattern, and how far it reaches: only that one may have to take more.
+    last, taken = -1, 0
+    while at < len(parts):
+        if fitted < len(pattern) and pattern[fitted] == "**":
+            last, taken, fitted = fitted, at, fitted + 1
+        elif fitted < len(pattern) and fnmatchcase(parts[at], pattern[fitted]):
+            at, fitted = at + 1, fitted + 1
+        elif last >= 0:
+            taken += 1
+            at, fitted = taken, last + 1
+        else:
+            return False
+    return all(each == "**" for each in pattern[fitted:])
 
 
 @dataclass(frozen=True, slots=True)

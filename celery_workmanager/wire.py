@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from enum import Enum
 from typing import Any
 
 from celery_workmanager.call import Call, Takes
+from celery_workmanager.errors import InvalidRequest
 from celery_workmanager.mergers import OverwritingInputMerger, load_merger, merger_path
 from celery_workmanager.policies import BackoffPolicy, OutOfQuotaPolicy
 from celery_workmanager.requests import DEFAULT_BACKOFF_DELAY, OneTimeWorkRequest
@@ -21,8 +23,9 @@ def request_to_json(request: OneTimeWorkRequest) -> dict[str, Any]:
     """Return what differs from a bare request, in JSON types."""
     found: dict[str, Any] = {name: getattr(request, name) for name in _AS_THEY_ARE}
     found |= {name: getattr(request, name).total_seconds() or None for name in _DURATIONS}
-    if request.backoff_delay == DEFAULT_BACKOFF_DELAY:
-        del found["backoff_delay"]
+    # Here zero is not what is usual.
+    is_usual = request.backoff_delay == DEFAULT_BACKOFF_DELAY
+    found["backoff_delay"] = None if is_usual else request.backoff_delay.total_seconds()
     found |= {
         "id": request.id,
         "tags": sorted(request.tags - {request.worker_name}) or None,
@@ -54,19 +57,38 @@ def request_from_json(worker: str, values: Mapping[str, Any]) -> OneTimeWorkRequ
 
 
 def decoded(parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keywords of a request as it takes them; those that are no text are left as they are."""
+    """Return the keywords of a request as it takes them; those that are no text are left as they are.
+
+    Raises InvalidRequest for text that says none.
+    """
     return {
-        name: _DECODERS[name](value) if name in _DECODERS and isinstance(value, str) else value
+        name: _DECODERS[name](name, value) if name in _DECODERS and isinstance(value, str) else value
         for name, value in parts.items()
     }
 
 
-_DECODERS: dict[str, Callable[[str], Any]] = {
-    "backoff_policy": BackoffPolicy.__getitem__,
-    "expedited": OutOfQuotaPolicy.__getitem__,
-    "input_merger": lambda path: type(load_merger(path)),
-    "expires": datetime.fromisoformat,
-    "deadline": datetime.fromisoformat,
+def _member(kind: type[Enum]) -> Callable[[str, str], Any]:
+    def decode(what: str, name: str) -> Any:
+        if name in kind.__members__:
+            return kind[name]
+        raise InvalidRequest(what, f"one of {', '.join(kind.__members__)}", name)
+
+    return decode
+
+
+def _moment(what: str, text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidRequest(what, "a moment in ISO 8601", text) from None
+
+
+_DECODERS: dict[str, Callable[[str, str], Any]] = {
+    "backoff_policy": _member(BackoffPolicy),
+    "expedited": _member(OutOfQuotaPolicy),
+    "input_merger": lambda _, path: type(load_merger(path)),
+    "expires": _moment,
+    "deadline": _moment,
 }
 
 

@@ -30,6 +30,7 @@ _COMMANDS = {
     "prune": "changes",
     "import-schedules": "schedules",
     "migrate": "migrate",
+    "grants": "grants",
     "doctor": "doctor",
 }
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from django.apps import AppConfig
 from django.core.checks import register
+from django.views.debug import SafeExceptionReporterFilter
 
 from celery_workmanager.app import WorkManager
 from celery_workmanager.django.access import check_access
 from celery_workmanager.django.checks import check_project
 from celery_workmanager.django.database import database_of
+from celery_workmanager.hidden import hiding
 
 
 class WorkManagerConfig(AppConfig):
@@ -24,3 +26,5 @@ class WorkManagerConfig(AppConfig):
         WorkManager.make_database = staticmethod(database_of)
         register(check_project, self.label)
         register(check_access, self.label)
+        # Pages and mails of errors show the settings.
+        SafeExceptionReporterFilter.hidden_settings = hiding(SafeExceptionReporterFilter.hidden_settings)

@@ -152,4 +152,5 @@ def _chunk(feed: Feed) -> str:
 def versions_in(event_id: str, query: WorkQuery) -> dict[str, int]:
     """The versions that the id of an event holds, as far as it makes sense."""
     pairs = [(query.ids[0], event_id)] if len(query.ids) == 1 else parse_qsl(event_id)
-    return {each: int(version) for each, version in pairs if _VERSION.fullmatch(version)}
+    # No more than a client can have seen of this query: each that is unknown costs an event with the ids of all.
+    return {each: int(version) for each, version in pairs[: query.limit] if _VERSION.fullmatch(version)}

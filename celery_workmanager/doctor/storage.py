@@ -14,7 +14,7 @@ from celery_workmanager import mysql, schema
 from celery_workmanager.app import WorkManager
 from celery_workmanager.database import Database, time_of
 from celery_workmanager.doctor.finding import Finding, error, note, several, warning
-from celery_workmanager.errors import StoreError
+from celery_workmanager.errors import ConfigurationError, StoreError
 from celery_workmanager.migrations import HEAD
 from celery_workmanager.overview import carelessness
 
@@ -47,7 +47,7 @@ def examine(manager: WorkManager) -> Iterator[Finding]:
             "Nothing can be enqueued; nodes wait, and what runs is written when it is back.",
             "Start the database, or set workmanager_store_url right.",
         )
-    except (SQLAlchemyError, ImportError) as unusable:
+    except (ConfigurationError, SQLAlchemyError, ImportError) as unusable:
         yield error(
             "store-url",
             f"The store can't be opened: {str(unusable).splitlines()[0]}",

@@ -303,3 +303,14 @@ def test_greenlets_read_too():
     done = subprocess.run([sys.executable, "-c", GREEN], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "read\n", done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_node_probes_no_host_that_its_operator_does_not_allow():
+    allowed, other = "tcp://127.0.0.1:1", "tcp://localhost:1"
+    asked = Constraints(reachable=[allowed, other])
+    with sensing(asked, probe_hosts=["127.0.0.1"], network_probe=other) as sensors:
+        eventually(lambda: value(sensors, f"probe:{allowed}", "reachable") is False)
+        eventually(lambda: "workmanager_probe_hosts" in reading(sensors, f"probe:{other}").note)
+        assert reading(sensors, f"probe:{other}").value is None
+        # What the operator has probed for himself is his own affair.
+        assert value(sensors, "network", "validated") is False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import pytest
@@ -90,8 +91,7 @@ def test_arrays_refuse_a_clash_of_types(one, other, expected, got):
 
 
 @pytest.mark.parametrize("merger", [OverwritingInputMerger, ArrayCreatingInputMerger, FirstMerger, FirstMerger.Inner])
-def test_a_worker_finds_the_merger_by_its_path(merger, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, __name__, __import__("sys").modules[__name__])
+def test_a_worker_finds_the_merger_by_its_path(merger):
     assert type(load_merger(merger_path(merger))) is merger
 
 
@@ -115,16 +115,15 @@ def test_something_else_than_a_finished_merger_class_has_no_path(merger):
         merger_path(merger)
 
 
-@pytest.mark.parametrize(
-    ("path", "sentence"),
-    [
-        ("nowhere.at_all:X", "to be importable, got: \"ModuleNotFoundError: No module named 'nowhere'\""),
-        ("json:nothing", "to be importable, got: .AttributeError"),
-        ("", "to be importable, got: "),
-        ("json:JSONEncoder", "to be a subclass of InputMerger"),
-        ("json:dumps", "to be a subclass of InputMerger"),
-    ],
-)
-def test_a_path_that_leads_nowhere_says_so(path, sentence):
-    with pytest.raises(InvalidRequest, match=sentence):
+@pytest.mark.parametrize("path", ["nowhere.at_all:X", "json:nothing", "", "json:JSONEncoder", "json:dumps"])
+def test_a_path_that_leads_nowhere_says_so(path):
+    with pytest.raises(InvalidRequest, match="expected input_merger to be a subclass of InputMerger in a module that"):
         load_merger(path)
+
+
+def test_nothing_is_imported_for_a_path(tmp_path, monkeypatch):
+    (tmp_path / "merger_of_nobody.py").write_text("raise SystemExit")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InvalidRequest):
+        load_merger("merger_of_nobody:Merger")
+    assert "merger_of_nobody" not in sys.modules

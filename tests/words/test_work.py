@@ -163,6 +163,7 @@ FACTS = {
     "NotInitialized": ("shop",),
     "StoreNotMigrated": ("postgresql://db/shop", None, "0001", "celery -A proj work migrate"),
     "StoreUnavailable": ("postgresql://db/shop", OSError("refused")),
+    "StoreForbidden": ("postgresql://db/shop", "permission denied for table workmanager_work"),
     "StoreBusy": ("sqlite:///works.sqlite3", 5.0),
     "StatementTooLarge": ("mariadb://db/shop", 11, 10),
     "PauseIncomplete": ("tag 'red'", 5.0),
