@@ -1,24 +1,32 @@
 """The schema of a store: which revision it has, and how it gets the one this version needs.
 
 SQLite stores are created and upgraded on first use; on a server a person does it (`celery -A proj work migrate`).
+A later revision only adds to an earlier one until it says otherwise (`OLDEST_FACT`), so earlier versions go on with it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import random
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, inspect, select, text
 
 from celery_workmanager.database import Database, is_mysql
-from celery_workmanager.migrations import HEAD, VERSION_TABLE
-from celery_workmanager.tables import metadata_of
+from celery_workmanager.errors import StoreBusy, StoreTooNew
+from celery_workmanager.migrations import HEAD, OLDEST_FACT, VERSION_TABLE
+from celery_workmanager.tables import fact, metadata_of
+
+T = TypeVar("T")
 
 #: The longest name of a lock in MySQL.
 _NAMED_LOCK = 64
+#: Seconds for which a migration tries to get at tables that transactions are using, and between two tries.
+_PATIENCE, _PAUSE = 300.0, 1.0
 
 
 def revision_of(connection: Connection) -> str | None:
@@ -28,13 +36,28 @@ def revision_of(connection: Connection) -> str | None:
     return connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608 - a constant
 
 
+def is_later(revision: str | None) -> bool:
+    """Whether a later version has migrated a store to `revision`."""
+    return revision is not None and revision > HEAD
+
+
+def oldest_fitted(connection: Connection) -> str:
+    """The oldest revision whose versions can use the store as it is; "" if every one can."""
+    return str(connection.execute(select(fact.c.value).where(fact.c.key == OLDEST_FACT)).scalar() or "")
+
+
 def ensure(database: Database) -> None:
     """See that the store can be used: an embedded one of ours is brought up to date, others must be already.
 
-    Raises StoreNotMigrated, StoreUnavailable.
+    Raises StoreNotMigrated, StoreTooNew, StoreUnavailable.
     """
     with database.plain() as connection:
         found = revision_of(connection)
+        if found is not None and is_later(found):
+            oldest = oldest_fitted(connection)
+            if oldest > HEAD:
+                raise StoreTooNew(database.shown_url, found, oldest, HEAD)
+            return
     if found == HEAD:
         return
     if not database.is_sqlite or database.migrated_by is not None:
@@ -45,13 +68,23 @@ def ensure(database: Database) -> None:
 def migrate(database: Database) -> tuple[str | None, str]:
     """Bring the tables to the revision this version needs; returns the revisions before and after. Safe to repeat.
 
-    Raises StoreNotMigrated when the tables are somebody else's, and not up to date.
+    A later revision is left alone. Raises StoreNotMigrated when the tables are somebody else's, and not up to date;
+    StoreTooNew; StoreBusy when transactions keep a table from being changed for minutes.
     """
     if database.migrated_by is not None:
         ensure(database)
         return HEAD, HEAD
     with _patient(database) as patient:
-        return patient.run(_upgrade), HEAD
+        if patient.dialect == "postgresql":
+            before = _tried_again(lambda: _step_by_step(patient))
+        elif patient.is_mysql:
+            before = _tried_again(lambda: patient.run(_at_once))
+        else:
+            before = patient.run(_at_once)
+        if before is None or not is_later(before):
+            return before, HEAD
+        ensure(patient)
+        return before, before
 
 
 @contextmanager
@@ -68,15 +101,42 @@ def _patient(database: Database) -> Iterator[Database]:
         patient.close()
 
 
-def _upgrade(connection: Connection) -> str | None:
-    # One at a time: a second migration waits here and then finds nothing to do.
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('celery_workmanager'))"))
+def _tried_again(change: Callable[[], T]) -> T:
+    """What `change` returns. It waits only seconds for a table, since whoever comes later waits behind it."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return change()
+        except StoreBusy:
+            if time.monotonic() > until:
+                raise
+        time.sleep(random.uniform(0.5, 1.5) * _PAUSE)  # noqa: S311 - jitter
+
+
+def _step_by_step(database: Database) -> str | None:
+    """Each revision is a transaction of its own, so that none holds its locks while the next one works."""
+    with database.transaction() as keeper:
+        # One at a time: a second migration waits here and then finds nothing to do. The transaction does nothing else.
+        keeper.execute(text("SET LOCAL idle_in_transaction_session_timeout TO 0"))
+        keeper.execute(text("SELECT pg_advisory_xact_lock(hashtext('celery_workmanager'))"))
+        before = revision_of(keeper)
+        if not _is_up_to_date(before):
+            with database.engine().connect() as connection:
+                _run_alembic(connection)
+        return before
+
+
+def _at_once(connection: Connection) -> str | None:
+    """On SQLite one transaction; on MySQL each change of a table ends one, and a new try goes on from there."""
     with _named_lock(connection) if is_mysql(connection) else nullcontext():
         before = revision_of(connection)
-        if before != HEAD:
+        if not _is_up_to_date(before):
             _run_alembic(connection)
         return before
+
+
+def _is_up_to_date(revision: str | None) -> bool:
+    return revision == HEAD or is_later(revision)
 
 
 @contextmanager
