@@ -1,0 +1,138 @@
+"""Migrating beside running programs: two at once, one that is killed, and long transactions that must stop nobody."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import inspect, text
+
+from celery_workmanager import OneTimeWorkRequest, WorkManager, schema
+from celery_workmanager.database import Database
+from celery_workmanager.migrations import HEAD
+from tests.stores import holding, make_store, put
+from tests.story.workers import wait_until
+from tests.upgrade import upgrade_app
+from tests.upgrade.dying import migrate_until
+from tests.upgrade.processes import Place
+from tests.upgrade.versions import ROOT, coming, today
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def database(store_url: str) -> Iterator[Database]:
+    made = Database(store_url)
+    yield made
+    made.close()
+
+
+def url_of(database: Database) -> str:
+    return database.url.render_as_string(hide_password=False)
+
+
+def state_of(database: Database) -> tuple[str | None, list[str]]:
+    with database.plain() as connection:
+        return schema.revision_of(connection), schema.drift(connection)
+
+
+def test_of_two_that_migrate_at_once_one_does_and_the_other_waits(database: Database, tmp_path: Path):
+    place = Place(tmp_path, url_of(database))
+    command = [sys.executable, "-m", "celery", "-A", "tests.upgrade.upgrade_app", "work", "migrate"]
+    both = [
+        subprocess.Popen(
+            command, cwd=tmp_path, env=place.environment(today()), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    told = [each.communicate(timeout=120) for each in both]
+    assert [each.returncode for each in both] == [0, 0], told
+    assert sorted("brought from nothing" in out for out, _ in told) == [False, True]
+    assert state_of(database) == (HEAD, [])
+
+
+def test_one_that_is_killed_in_the_middle_is_completed_by_the_next(database: Database):
+    command = [sys.executable, "-m", "tests.upgrade.dying", url_of(database), "23"]
+    died = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert died.returncode == 9, died.stderr
+    with database.plain() as connection:
+        assert schema.revision_of(connection) != HEAD
+    schema.migrate(database)
+    assert state_of(database) == (HEAD, [])
+
+
+class Died(Exception):
+    pass
+
+
+@pytest.mark.mariadb
+def test_on_mariadb_it_may_die_after_every_single_statement(mariadb_url: str):
+    """There a change of a table can't be taken back: each try goes on where the one before it ended."""
+    from tests import services
+
+    services.empty_database(mariadb_url)
+
+    def die() -> None:
+        raise Died
+
+    database = Database(mariadb_url)
+    tries, steps = 0, set[str]()
+    while True:
+        try:
+            migrate_until(mariadb_url, 1, die)
+        except Died:
+            tries += 1
+            assert tries < 200
+            with database.plain() as connection:
+                steps.add(str(schema.revision_of(connection)))
+        else:
+            break
+    assert len(steps) >= int(HEAD)
+    assert tries > 40
+    assert state_of(database) == (HEAD, [])
+    database.close()
+
+
+@pytest.mark.postgresql
+@pytest.mark.timeout(240)
+def test_a_migration_that_waits_for_a_long_transaction_stops_nobody_else(postgresql_url: str, tmp_path: Path):
+    """It gives up its place in the queue for the table again and again, and comes to its end after that transaction."""
+    from tests import services
+
+    services.empty_database(postgresql_url)
+    place = Place(tmp_path, postgresql_url)
+    place.migrate(today())
+    store = make_store(postgresql_url)
+    manager = WorkManager.get_instance(upgrade_app.build(postgresql_url, str(tmp_path), "today"))
+    put(store, "a")
+    after = coming(tmp_path)
+    command = [sys.executable, "-m", "celery", "-A", "tests.upgrade.upgrade_app", "work", "migrate"]
+    with holding(store, "a"):
+        migrating = subprocess.Popen(
+            command, cwd=tmp_path, env=place.environment(after), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'"
+        for _ in range(2):
+            wait_until(lambda: _count(store.database, waiting), what="the migration waits for the table")
+            manager.enqueue([OneTimeWorkRequest("upgrade.step") for _ in range(3)])
+        assert migrating.poll() is None
+    _, told = migrating.communicate(timeout=120)
+    assert migrating.returncode == 0, told
+    with store.database.plain() as connection:
+        assert schema.revision_of(connection) == after.revision
+        assert "colour" in {each["name"] for each in inspect(connection).get_columns("workmanager_work")}
+        broken = "SELECT count(*) FROM pg_index WHERE NOT indisvalid"
+        assert connection.execute(text(broken)).scalar_one() == 0
+        names = {each["name"] for each in inspect(connection).get_indexes("workmanager_work")}
+        assert "workmanager_work_colour" in names
+    manager.store.close()
+    store.close()
+
+
+def _count(database: Database, question: str) -> int:
+    with database.plain() as connection:
+        return int(connection.execute(text(question)).scalar_one())
