@@ -117,9 +117,10 @@ def _step_by_step(database: Database) -> str | None:
     """Each revision is a transaction of its own, so that none holds its locks while the next one works."""
     with database.transaction() as keeper:
         # One at a time: a second migration waits here and then finds nothing to do. The transaction does nothing else.
-        keeper.execute(text("SET LOCAL idle_in_transaction_session_timeout TO 0"))
         keeper.execute(text("SELECT pg_advisory_xact_lock(hashtext('celery_workmanager'))"))
         before = revision_of(keeper)
+        # At last: while a SELECT was the last statement its snapshot lives, and an index made concurrently waits for it.
+        keeper.execute(text("SET LOCAL idle_in_transaction_session_timeout TO 0"))
         if not _is_up_to_date(before):
             with database.engine().connect() as connection:
                 _run_alembic(connection)
