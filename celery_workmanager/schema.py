@@ -119,7 +119,7 @@ def _step_by_step(database: Database) -> str | None:
         # One at a time: a second migration waits here and then finds nothing to do. The transaction does nothing else.
         keeper.execute(text("SELECT pg_advisory_xact_lock(hashtext('celery_workmanager'))"))
         before = revision_of(keeper)
-        # At last: while a SELECT was the last statement its snapshot lives, and an index made concurrently waits for it.
+        # At last: the snapshot of a SELECT lives until the next statement, and an index made concurrently waits for it.
         keeper.execute(text("SET LOCAL idle_in_transaction_session_timeout TO 0"))
         if not _is_up_to_date(before):
             with database.engine().connect() as connection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,13 @@ from sqlalchemy import inspect, text
 from celery_workmanager import OneTimeWorkRequest, WorkManager, schema
 from celery_workmanager.database import Database
 from celery_workmanager.migrations import HEAD
-from tests.stores import holding, make_store, put
+from tests import services
+from tests.stores import holding, make_store, put, together
 from tests.story.workers import wait_until
 from tests.upgrade import upgrade_app
 from tests.upgrade.dying import migrate_until
 from tests.upgrade.processes import Place
-from tests.upgrade.versions import ROOT, coming, today
+from tests.upgrade.versions import ROOT, coming
 
 pytestmark = pytest.mark.slow
 
@@ -39,19 +41,10 @@ def state_of(database: Database) -> tuple[str | None, list[str]]:
         return schema.revision_of(connection), schema.drift(connection)
 
 
-def test_of_two_that_migrate_at_once_one_does_and_the_other_waits(database: Database, tmp_path: Path):
-    place = Place(tmp_path, url_of(database))
-    command = [sys.executable, "-m", "celery", "-A", "tests.upgrade.upgrade_app", "work", "migrate"]
-    both = [
-        subprocess.Popen(
-            command, cwd=tmp_path, env=place.environment(today()), text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )
-        for _ in range(2)
-    ]  # fmt: skip
-    told = [each.communicate(timeout=120) for each in both]
-    assert [each.returncode for each in both] == [0, 0], told
-    assert sorted("brought from nothing" in out for out, _ in told) == [False, True]
+def test_of_two_that_migrate_at_once_one_does_and_the_other_waits(database: Database):
+    with closing(Database(url_of(database))) as other:
+        told = together(lambda: schema.migrate(database), lambda: schema.migrate(other))
+    assert sorted(told, key=str) == [(HEAD, HEAD), (None, HEAD)]
     assert state_of(database) == (HEAD, [])
 
 
@@ -72,8 +65,6 @@ class Died(Exception):
 @pytest.mark.mariadb
 def test_on_mariadb_it_may_die_after_every_single_statement(mariadb_url: str):
     """There a change of a table can't be taken back: each try goes on where the one before it ended."""
-    from tests import services
-
     services.empty_database(mariadb_url)
 
     def die() -> None:
@@ -101,12 +92,10 @@ def test_on_mariadb_it_may_die_after_every_single_statement(mariadb_url: str):
 @pytest.mark.timeout(240)
 def test_a_migration_that_waits_for_a_long_transaction_stops_nobody_else(postgresql_url: str, tmp_path: Path):
     """It gives up its place in the queue for the table again and again, and comes to its end after that transaction."""
-    from tests import services
-
     services.empty_database(postgresql_url)
     place = Place(tmp_path, postgresql_url)
-    place.migrate(today())
     store = make_store(postgresql_url)
+    schema.migrate(store.database)
     manager = WorkManager.get_instance(upgrade_app.build(postgresql_url, str(tmp_path), "today"))
     put(store, "a")
     after = coming(tmp_path)
