@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, Select, create_engine, event, make_url, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, TimeoutError  # noqa: A004 - of its pool of connections
 from sqlalchemy.pool import StaticPool
 
 from celery_workmanager import mysql, news, postgresql
@@ -218,6 +218,8 @@ class Database:
                 raise StoreBusy(self.shown_url, self.lock_wait) from error
             if self.is_mysql and isinstance(error, DBAPIError) and (sizes := mysql.refused_size(error, self.engine())):
                 raise StatementTooLarge(self.shown_url, *sizes) from error
+            if isinstance(error, TimeoutError):
+                raise StoreUnavailable(self.shown_url, f"no free connection: {error}") from error
             if is_disconnect(error):
                 raise StoreUnavailable(self.shown_url, str(_of_driver(error)).split("\n", maxsplit=1)[0]) from error
             raise

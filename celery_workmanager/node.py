@@ -140,9 +140,11 @@ class Node:
 
     def _watch(self) -> None:
         # In a thread of its own: neither an absent store nor a slow one may keep a run from being stopped.
+        pause = min(_JUDGE, self._settings.lease / 10)
         while not self._duties.stopped.is_set():
-            self._changed.wait(_JUDGE)
+            self._changed.wait(pause)
             self._changed.clear()
+            self._duties.guarded(self.lease.watch, "Watching the lease")
             self._duties.guarded(self._judge, "Watching the constraints")
 
     def _judge(self) -> None:
