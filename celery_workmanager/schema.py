@@ -10,11 +10,12 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from importlib.resources import files
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, inspect, select, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from celery_workmanager.database import Database, is_mysql
 from celery_workmanager.errors import StoreBusy, StoreTooNew
@@ -148,7 +149,9 @@ def _named_lock(connection: Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        connection.execute(text("SELECT RELEASE_LOCK(:name)"), name)
+        # One that has failed may not even be asked; the lock ends with it.
+        with suppress(SQLAlchemyError):
+            connection.execute(text("SELECT RELEASE_LOCK(:name)"), name)
 
 
 def drift(connection: Connection) -> list[str]:
