@@ -18,7 +18,7 @@ from tests.upgrade.processes import Place
 from tests.upgrade.rules import anatomy, broken
 from tests.upgrade.versions import coming, old
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_a_release_is_rolled_out_under_load_and_nothing_is_lost(place: Place, ma
     released = anatomy(manager.store.database)
     first = place.worker(before)
     ids = [upgrade_app.enqueue(manager)]
-    held = OneTimeWorkRequest("upgrade.step", {"nap": 30.0})
+    held = OneTimeWorkRequest("upgrade.step", {"nap": 900.0})
     manager.enqueue(held)
     wait_until(lambda: manager.infos_of([held.id])[0].state is State.RUNNING, what="a long work runs")
     assert f"to {after.revision}" in place.migrate(after)
