@@ -28,6 +28,7 @@ T = TypeVar("T")
 _NAMED_LOCK = 64
 #: Seconds for which a migration tries to get at tables that transactions are using, and between two tries.
 _PATIENCE, _PAUSE = 300.0, 1.0
+_TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(hashtext('celery_workmanager'))")
 
 
 def revision_of(connection: Connection) -> str | None:
@@ -116,16 +117,28 @@ def _tried_again(change: Callable[[], T]) -> T:
 
 def _step_by_step(database: Database) -> str | None:
     """Each revision is a transaction of its own, so that none holds its locks while the next one works."""
-    with database.transaction() as keeper:
-        # One at a time: a second migration waits here and then finds nothing to do. The transaction does nothing else.
-        keeper.execute(text("SELECT pg_advisory_xact_lock(hashtext('celery_workmanager'))"))
-        before = revision_of(keeper)
-        # At last: the snapshot of a SELECT lives until the next statement, and an index made concurrently waits for it.
-        keeper.execute(text("SET LOCAL idle_in_transaction_session_timeout TO 0"))
+    with _alone(database) as before:
         if not _is_up_to_date(before):
             with database.engine().connect() as connection:
                 _run_alembic(connection)
         return before
+
+
+@contextmanager
+def _alone(database: Database) -> Iterator[str | None]:
+    """One at a time: a second migration waits here and then finds nothing to do. Gives the revision that is there.
+
+    An index made concurrently waits for all snapshots, and that of a SELECT lives until the next statement. So the
+    transaction that holds the lock ends with none, and who waits for the lock waits outside.
+    """
+    while True:
+        with database.transaction() as keeper:
+            if keeper.execute(_TRY_LOCK).scalar_one():
+                before = revision_of(keeper)
+                keeper.execute(text("SET LOCAL idle_in_transaction_session_timeout TO 0"))
+                yield before
+                return
+        time.sleep(_PAUSE)
 
 
 def _at_once(connection: Connection) -> str | None:
