@@ -28,6 +28,8 @@ T = TypeVar("T")
 _NAMED_LOCK = 64
 #: Seconds for which a migration tries to get at tables that transactions are using, and between two tries.
 _PATIENCE, _PAUSE = 300.0, 1.0
+#: The same for a file that is brought up to date in passing, by somebody who waits for it; maybe another one does it.
+_PATIENCE_IN_PASSING = 30.0
 _TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(hashtext('celery_workmanager'))")
 
 
@@ -78,11 +80,10 @@ def migrate(database: Database) -> tuple[str | None, str]:
         return HEAD, HEAD
     with _patient(database) as patient:
         if patient.dialect == "postgresql":
-            before = _tried_again(lambda: _step_by_step(patient))
-        elif patient.is_mysql:
-            before = _tried_again(lambda: patient.run(_at_once))
+            before = _tried_again(lambda: _step_by_step(patient), _PATIENCE)
         else:
-            before = patient.run(_at_once)
+            patience = _PATIENCE_IN_PASSING if patient.is_sqlite else _PATIENCE
+            before = _tried_again(lambda: patient.run(_at_once), patience)
         if before is None or not is_later(before):
             return before, HEAD
         ensure(patient)
@@ -103,9 +104,9 @@ def _patient(database: Database) -> Iterator[Database]:
         patient.close()
 
 
-def _tried_again(change: Callable[[], T]) -> T:
+def _tried_again(change: Callable[[], T], patience: float) -> T:
     """What `change` returns. It waits only seconds for a table, since whoever comes later waits behind it."""
-    until = time.monotonic() + _PATIENCE
+    until = time.monotonic() + patience
     while True:
         try:
             return change()

@@ -11,7 +11,7 @@ import json
 import sys
 import tempfile
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from tests import services
@@ -44,7 +44,9 @@ def main() -> int:
 def _run(given: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
     with ExitStack() as stack:
         sampled = [_start(stack, store, given) for store in given.stores]
-        threading.Event().wait(given.minutes * 60)
+        # Who interrupts it sees what there is so far.
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait(given.minutes * 60)
         return {each.store: each.rows for each in sampled}
 
 
