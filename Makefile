@@ -12,6 +12,7 @@ IMAGE ?=
 LEVEL ?= 2
 HOST ?= 127.0.0.1
 PORT ?= 8000
+SOAK_MINUTES ?= 60
 # Through the environment, so that the shell never reads a file's name.
 export IMAGE LEVEL
 
@@ -29,7 +30,7 @@ help:
 	@echo "make compatibility                         write docs/celery-compatibility.md from the rows of its tests"
 	@echo "make upstream [ARGS=...]                   Celery's own integration tests with Workers, beside plain tasks (half an hour)"
 	@echo "make containers                            workers in containers (needs a Docker engine)"
-	@echo "make soak                                  long random walks over the store and what takes minutes, for an hour of patience"
+	@echo "make soak [SOAK_MINUTES=60]                long random walks over the store and what takes minutes, then an hour of load"
 	@echo "make bench [ARGS=\"drain growth --quick\"]    side by side with plain Celery and other durable queues"
 
 demo: $(VENV)/.demo
@@ -76,11 +77,12 @@ containers:
 	@.venv-containers/bin/python -m pip install -qq --disable-pip-version-check 'pytest-celery[redis]>=1.3'
 	@.venv-containers/bin/python -m pytest tests/containers -rs -W default $(ARGS)
 
-soak: $(VENV)/.dev
+soak: $(VENV)/.dev $(VENV)/.bench
 	@WORKMANAGER_SOAK=20 $(BIN)/python -m pytest tests/story/test_state_machine.py \
 	  tests/celery/test_lost_constraints.py::test_readings_that_flip_for_a_minute_lose_nothing \
 	  tests/django_site/test_site.py::test_a_transaction_that_is_open_for_a_minute \
 	  tests/security/test_fuzz.py tests/security/test_fuzz_messages.py tests/security/test_fuzz_doors.py -q --timeout 7200 $(ARGS)
+	@$(BIN)/python -m tests.soak --minutes "$(SOAK_MINUTES)"
 
 clean:
 	rm -rf .venv .venv-lowest .venv-containers .venv-bench-* .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

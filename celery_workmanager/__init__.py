@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from celery_workmanager.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from celery_workmanager.app import WorkManager
     from celery_workmanager.builders import OneTimeWorkRequestBuilder, PeriodicWorkRequestBuilder
@@ -41,8 +43,6 @@ if TYPE_CHECKING:
         WorkInfo,
     )
     from celery_workmanager.worker import Worker
-
-__version__ = "0.1.0.dev0"
 
 __all__ = [
     "ArrayCreatingInputMerger",

@@ -121,7 +121,7 @@ class WorkManager(Manager):
             return self._store_in(make(settings))
         if not self.has_store_url and _awaits_django():
             raise ConfigurationError("expected django.setup() to be called before the store is used, got: not yet")
-        return self._store_in(Database(settings.store_url, lock_wait=settings.name_wait))
+        return self._store_in(_database_of(settings))
 
     @cached_property
     def engine_store(self) -> Store:
@@ -240,6 +240,10 @@ def _awaits_django() -> bool:
     if conf is None or not conf.settings.configured:
         return False
     return any(str(each).startswith("celery_workmanager.django") for each in conf.settings.INSTALLED_APPS)
+
+
+def _database_of(settings: Settings) -> Database:
+    return Database(settings.store_url, lock_wait=settings.name_wait, is_pooled=settings.transaction_pooling)
 
 
 class _Lanes:

@@ -19,6 +19,7 @@ from celery_workmanager.periodic import PeriodicWorkRequest
 from celery_workmanager.store.leasing import BEAT
 from celery_workmanager.timekeeper import Timekeeper
 from celery_workmanager.timing import as_datetime
+from celery_workmanager.version import __version__
 
 __all__ = ("WorkManagerScheduler", "schedule_name")
 
@@ -131,7 +132,7 @@ class WorkManagerScheduler(Scheduler):
         return keeper
 
     def _facts(self) -> dict[str, Any]:
-        return {"kind": BEAT, "schedule": self.name}
+        return {"kind": BEAT, "version": __version__, "schedule": self.name}
 
     # -- publishing --------------------------------------------------------------------------------------------------
 

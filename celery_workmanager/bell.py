@@ -1,8 +1,8 @@
 """The bell: who committed something worth a look rings, and nodes that hear it look at once.
 
 PostgreSQL carries the ring itself (NOTIFY, inside the transaction, so that it sounds at the commit and never at a
-rollback); on SQLite every process can see cheaply that another one has committed; on MySQL it can see that something is
-to be claimed. A lost ring costs one poll interval.
+rollback); on SQLite every process can see cheaply that another one has committed; on MySQL, and behind a pooler that
+carries no rings, it can see that something is to be claimed. A lost ring costs one poll interval.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, select, text
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 CHANNEL = "workmanager"
 #: Seconds between two looks at SQLite's change counter (some microseconds each).
 LOOK = 0.01
-#: The same on MySQL, where a look asks the server.
+#: The same where a look asks the server.
 LOOK_AT_SERVER, LONGEST_LOOK = 0.05, 0.5
 _PAUSE = 1.0
 _RING = text(f"SELECT pg_notify('{CHANNEL}', '')")
@@ -39,8 +40,9 @@ def ring(connection: Connection) -> None:
 class Ear(Protocol):
     """Something that listens in a thread of its own."""
 
-    #: Whether it doesn't hear all that is rung, so that there must be polling, too.
-    is_deaf: bool
+    @property
+    def is_deaf(self) -> bool:
+        """Whether it doesn't hear all that is rung, so that there must be polling, too."""
 
     def start(self) -> None:
         """Begin to listen."""
@@ -79,6 +81,17 @@ class _Listener:
     def _listen(self) -> None:
         raise NotImplementedError
 
+    def _ask(self, connected: Callable[[], AbstractContextManager[Connection]]) -> None:
+        """Look whether something is to be claimed; what makes nothing claimable (a cancel) is found by polling."""
+        pause = LOOK_AT_SERVER
+        while not self._stopped.wait(pause):
+            with connected() as connection:
+                is_ready = connection.execute(_IS_READY).first() is not None
+            if is_ready:
+                self._heard()
+            # Nodes may have more than they can do, for hours.
+            pause = min(2 * pause, LONGEST_LOOK) if is_ready else LOOK_AT_SERVER
+
 
 class _SqliteEar(_Listener):
     def _listen(self) -> None:
@@ -101,9 +114,17 @@ class _SqliteEar(_Listener):
 
 
 class _PostgresqlEar(_Listener):
+    @property
+    def is_deaf(self) -> bool:  # type: ignore[override]
+        """Whether a pooler is in between, which listens to nothing for us."""
+        return bool(self._database.route.is_shared)
+
     def _listen(self) -> None:
-        engine = self._database.engine()
-        raw: Any = engine.raw_connection()
+        raw: Any = self._database.engine().raw_connection()
+        if self.is_deaf:
+            raw.close()
+            self._ask(lambda: self._database.plain(relaxed=True))
+            return
         try:
             driver = raw.driver_connection
             driver.autocommit = True
@@ -117,18 +138,11 @@ class _PostgresqlEar(_Listener):
 
 
 class _MysqlEar(_Listener):
-    # What makes nothing claimable, such as a delayed work or a cancel, is found by polling.
     is_deaf = True
 
     def _listen(self) -> None:
-        pause = LOOK_AT_SERVER
         with self._database.plain() as connection:
-            while not self._stopped.wait(pause):
-                if connection.execute(_IS_READY).first() is None:
-                    pause = LOOK_AT_SERVER
-                else:
-                    self._heard()
-                    pause = min(2 * pause, LONGEST_LOOK)  # nodes may have more than they can do, for hours
+            self._ask(lambda: nullcontext(connection))
 
 
 class _Deaf:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, Select, create_engine, event, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, TimeoutError  # noqa: A004 - of its pool of connections
 from sqlalchemy.pool import StaticPool
 
-from celery_workmanager import mysql, news, store_url
+from celery_workmanager import mysql, news, postgresql, store_url
 from celery_workmanager.errors import (
     StatementTooLarge,
     StoreBusy,
@@ -64,14 +64,19 @@ class Database:
     """A store's database: one engine for durable writes, one for claims, each rebuilt in a forked child.
 
     `url` is an SQLAlchemy URL; `lock_wait` is how long a statement may wait for another's lock, in seconds;
-    `migrated_by` is the command that makes the tables, when they are somebody else's.
+    `migrated_by` is the command that makes the tables, when they are somebody else's; `is_pooled`: a pooler lends out
+    connections to a PostgreSQL by the transaction (otherwise that is found out).
     """
 
     #: Whether a call made now takes part in a transaction of the caller's without being given it.
     is_joined = False
 
-    def __init__(self, url: str | URL, *, lock_wait: float = 5.0, migrated_by: str | None = None) -> None:
+    def __init__(
+        self, url: str | URL, *, lock_wait: float = 5.0, migrated_by: str | None = None, is_pooled: bool = False
+    ) -> None:
         self.url = store_url.parsed(url)
+        self.is_pooled = is_pooled
+        self.route = postgresql.Route(is_shared=is_pooled)
         self.lock_wait = lock_wait
         self.migrated_by = migrated_by
         self.dialect = self.url.get_backend_name()
@@ -136,20 +141,9 @@ class Database:
         if self.is_mysql:
             # It makes no difference between durable and other commits; `plain` connections are those of this engine.
             return mysql.open_engine(self.url, lock_wait=self.lock_wait, autocommit=relaxed, idle=IDLE_AT_MOST)
-        options = _reach(self.url) if self.dialect == "postgresql" else {}
-        engine = create_engine(
-            self.url,
-            # Our statements lock and look again; a server whose default is stricter would only refuse them.
-            isolation_level="READ COMMITTED",
-            pool_size=5,
-            max_overflow=10,
-            pool_pre_ping=True,
-            hide_parameters=True,
-            connect_args=options,
-        )
         if self.dialect == "postgresql":
-            event.listen(engine, "connect", lambda dbapi, _: _prepare_postgresql(dbapi, relaxed=relaxed))
-        return engine
+            return postgresql.open_engine(self.url, self.route, relaxed=relaxed, idle=IDLE_AT_MOST)
+        return create_engine(self.url, pool_pre_ping=True, hide_parameters=True)
 
     @contextmanager
     def transaction(self, connection: Connection | None = None, *, relaxed: bool = False) -> Iterator[Connection]:
@@ -168,9 +162,14 @@ class Database:
 
     @contextmanager
     def plain(self, *, relaxed: bool = False) -> Iterator[Connection]:
-        """A connection on which each statement is a transaction of its own."""
+        """A connection on which each statement is a transaction of its own, or might be: for reading."""
         with self._turn, self._gate, self._explained():
             engine = self.engine(relaxed=relaxed or self.is_mysql)
+            if self.route.is_shared:
+                # What the statements need to have set holds in a transaction only.
+                with engine.begin() as connection:
+                    yield connection
+                return
             option = {_PLAIN: True} if self.is_sqlite or self.is_mysql else {"isolation_level": "AUTOCOMMIT"}
             with engine.connect().execution_options(**option) as connection:
                 yield connection
@@ -193,7 +192,7 @@ class Database:
 
     def run_relaxed(self, work: Callable[[Connection], T]) -> T:
         """Run `work`, which may be lost in a power cut, and is one statement wherever one can say it."""
-        if self.is_mysql:
+        if self.is_mysql or self.route.is_shared:
             return self.run(work, relaxed=True)
         with self.plain(relaxed=True) as connection:
             return work(connection)
@@ -220,6 +219,8 @@ class Database:
                 raise StoreBusy(self.shown_url, self.lock_wait) from error
             if self.is_mysql and isinstance(error, DBAPIError) and (sizes := mysql.refused_size(error, self.engine())):
                 raise StatementTooLarge(self.shown_url, *sizes) from error
+            if isinstance(error, TimeoutError):
+                raise StoreUnavailable(self.shown_url, f"no free connection: {error}") from error
             if is_disconnect(error):
                 raise StoreUnavailable(self.shown_url, self._told(error)) from error
             if _state(error) in _FORBIDDEN_STATES or (self.is_mysql and _code(error) in _FORBIDDEN_CODES):
@@ -235,12 +236,6 @@ class Database:
         for engine in self._engines.values():
             engine.dispose(close=self._pid == os.getpid())
         self._engines = {}
-
-
-def _reach(url: URL) -> dict[str, Any]:
-    """How soon a server that doesn't answer is given up, unless the URL says otherwise."""
-    patience = {"connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 2, "tcp_user_timeout": 10_000}
-    return {key: value for key, value in patience.items() if key not in url.query}
 
 
 def _open_sqlite(database: Database, *, relaxed: bool) -> Engine:
@@ -290,23 +285,6 @@ def _begin_immediate(connection: Connection) -> None:
     # A transaction that reads first and writes later could not be granted the write lock any more.
     if not connection.get_execution_options().get(_PLAIN):
         connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _prepare_postgresql(dbapi: Any, *, relaxed: bool) -> None:
-    was = dbapi.autocommit
-    dbapi.autocommit = True
-    # Before a table has statistics (a minute in the life of a store, or after a bulk load) the planner would read all
-    # of it to find a few rows by their keys, and sort all that is claimable to find the head of a lane.
-    dbapi.execute("SET enable_seqscan TO off")
-    # Our statements read few rows, but the planner fears many: beside a million works it compiled each look for lanes,
-    # which took ten milliseconds.
-    dbapi.execute("SET jit TO off")
-    # A process that is frozen inside a transaction must not keep its rows from those who take over.
-    dbapi.execute(f"SET idle_in_transaction_session_timeout TO '{IDLE_AT_MOST}s'")
-    if relaxed:
-        dbapi.execute("SET enable_bitmapscan TO off")
-        dbapi.execute("SET synchronous_commit TO off")
-    dbapi.autocommit = was
 
 
 _TIME = {

@@ -199,6 +199,17 @@ class StoreNotMigrated(StoreError):
         super().__init__(f"expected store {url} to have schema {wanted}, got: {found or 'none'}; run `{self.command}`")
 
 
+class StoreTooNew(StoreError):
+    """A later version has given up what this one needs of the schema; ``oldest`` is the oldest that it still fits."""
+
+    def __init__(self, url: str, found: str, oldest: str, wanted: str) -> None:
+        self.url, self.found, self.oldest, self.wanted = url, found, oldest, wanted
+        super().__init__(
+            f"expected store {url} to have schema {wanted}, or a later one that still fits it, got: {found}, which fits"
+            f" {oldest} and later; upgrade celery-workmanager in this process"
+        )
+
+
 class StoreUnavailable(StoreError, ConnectionError):
     """The database doesn't answer; ``url`` without its password."""
 

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 RENEWALS = 4
 #: After this part of a lease without renewal the runs are told to stop, after that part they must have ended.
 WARN, END = 0.6, 0.85
+#: A step that takes longer than this part of a lease is taken to hang.
+HANGS = 0.125
 #: Runs younger than this (seconds) end by themselves before a look at the store would tell them anything.
 SETTLED_IN = 0.1
 #: Seconds until a node tells that it reads something else.
@@ -65,6 +67,8 @@ class Lease:
         self._facts = facts
         self._outage = outage or Outage()
         self._renewed_at: float | None = None
+        #: Since when a step has been under way.
+        self._busy_since: float | None = None
         self._renew_at = 0.0
         self._looked_at = 0.0
         self._was_rung = False
@@ -74,7 +78,22 @@ class Lease:
 
     def step(self, *, rung: bool = False) -> None:
         """Renew when it is time, and look whether the works in hand are still ours. Raises while the store is away."""
-        now = self._clock.monotonic()
+        now = self._busy_since = self._clock.monotonic()
+        try:
+            self._step(now, rung=rung)
+        finally:
+            self._busy_since = None
+
+    def watch(self) -> None:
+        """Stop the runs in time although a step hangs: a store that answers neither well nor ill lets nothing fail.
+
+        For another thread. A step that has just begun may still renew, as after this process was frozen.
+        """
+        since, now = self._busy_since, self._clock.monotonic()
+        if since is not None and now - since >= self._length * HANGS:
+            self._end_in_time(now)
+
+    def _step(self, now: float, *, rung: bool) -> None:
         try:
             if now >= self._renew_at:
                 self._renew(now)
@@ -126,8 +145,9 @@ class Lease:
         if age < self._length * WARN:
             return
         self._dispatcher.accepting = False
-        if self._dispatcher.runs:
-            logger.warning("the lease cannot be renewed; %d runs are stopped", len(self._dispatcher.runs))
+        running = sum(not run.stopping for run in list(self._dispatcher.runs.values()))
+        if running:
+            logger.warning("the lease cannot be renewed; %d runs are stopped", running)
         left = max(0.0, self._length * END - age)
         self._dispatcher.stop(list(self._dispatcher.runs), StopReason.UNKNOWN, min(self._grace, left))
 

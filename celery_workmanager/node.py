@@ -25,6 +25,7 @@ from celery_workmanager.settings import Settings
 from celery_workmanager.store import Store
 from celery_workmanager.throttle import BucketOf
 from celery_workmanager.upkeep import Upkeep
+from celery_workmanager.version import __version__
 from celery_workmanager.watching import FileWatcher, can_watch
 from celery_workmanager.work import StopReason
 
@@ -85,6 +86,7 @@ class Node:
 
     def _facts(self) -> dict[str, Any]:
         return {
+            "version": __version__,
             "readings": self._sensors.readings().to_json(),
             "watches_files": can_watch(),
             "is_closing": self.dispatcher.closed,
@@ -138,9 +140,11 @@ class Node:
 
     def _watch(self) -> None:
         # In a thread of its own: neither an absent store nor a slow one may keep a run from being stopped.
+        pause = min(_JUDGE, self._settings.lease / 10)
         while not self._duties.stopped.is_set():
-            self._changed.wait(_JUDGE)
+            self._changed.wait(pause)
             self._changed.clear()
+            self._duties.guarded(self.lease.watch, "Watching the lease")
             self._duties.guarded(self._judge, "Watching the constraints")
 
     def _judge(self) -> None:

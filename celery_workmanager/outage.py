@@ -6,6 +6,8 @@ import logging
 import threading
 import time
 
+from celery_workmanager.errors import StoreNotMigrated, StoreTooNew
+
 logger = logging.getLogger(__name__)
 
 #: Seconds after which an outage that goes on is mentioned again.
@@ -39,7 +41,10 @@ class Outage:
             if not begins and now - self._said_at < REMINDER:
                 return
             self._said_at = now
-        logger.warning("%s is away; %s, and it is tried again: %s", self._what, self._kept, brief(error))
+        if isinstance(error, (StoreNotMigrated, StoreTooNew)):
+            logger.error("%s can't be used by this version; it is tried again: %s", self._what, brief(error))
+        else:
+            logger.warning("%s is away; %s, and it is tried again: %s", self._what, self._kept, brief(error))
 
     def back(self) -> None:
         """A try succeeded."""

@@ -19,7 +19,20 @@ from celery_workmanager.outcome import Standing
 from celery_workmanager.pauses import LanePauses, PauseInfo, PauseKind, PausePhase
 from celery_workmanager.periods import Periodicity, described, upcoming
 from celery_workmanager.query import WorkQuery
-from celery_workmanager.tables import IN_FORCE, OF_LANES, edge, fact, member, node, pause, run, stop, tag, work
+from celery_workmanager.tables import (
+    IN_FORCE,
+    IS_KNOWN,
+    OF_LANES,
+    edge,
+    fact,
+    member,
+    node,
+    pause,
+    run,
+    stop,
+    tag,
+    work,
+)
 from celery_workmanager.timing import as_datetime, as_timedelta
 from celery_workmanager.work import (
     PeriodicityInfo,
@@ -63,7 +76,7 @@ def last_cancel_all(connection: Connection) -> int:
 
 def pauses(connection: Connection) -> list[PauseInfo]:
     """All pauses that are in force, by kind and label."""
-    rows = connection.execute(select(pause).where(IN_FORCE).order_by(pause.c.kind, pause.c.label))
+    rows = connection.execute(select(pause).where(IS_KNOWN, IN_FORCE).order_by(pause.c.kind, pause.c.label))
     return [pause_info(row) for row in rows]
 
 

@@ -137,6 +137,12 @@ def _several(check: Callable[[str, Any], Any], expected: str) -> _Check:
 _names = _several(_text, "a collection of names")
 
 
+def _yes_or_no(what: str, value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise InvalidRequest(what, "a bool", value)
+
+
 def _bool_or_names(what: str, value: Any) -> bool | tuple[str, ...]:
     if isinstance(value, bool):
         return value
@@ -209,6 +215,11 @@ class Settings:
     )
     database: str = _setting(
         "default", _text, "In a Django project without a store URL: the alias of the database that is the store."
+    )
+    transaction_pooling: bool = _setting(
+        False,
+        _yes_or_no,
+        "Whether a pooler lends out connections to the PostgreSQL store by the transaction; False: it is found out.",
     )
     profile: Literal["server", "android"] = _setting(
         "server", _profile, "The set of limits: 'server', or 'android' for Android's own."

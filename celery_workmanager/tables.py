@@ -283,10 +283,16 @@ def metadata_of(dialect: str) -> MetaData:
 
 def _pauses_of(*kinds: PauseKind) -> ColumnElement[bool]:
     # Literals: nodes and enqueues ask so often that a list of parameters would be felt.
-    return and_(pause.c.kind.in_([literal_column(f"'{kind.value}'") for kind in kinds]), IN_FORCE)
+    return and_(_is_of(*kinds), IN_FORCE)
+
+
+def _is_of(*kinds: PauseKind) -> ColumnElement[bool]:
+    return pause.c.kind.in_([literal_column(f"'{kind.value}'") for kind in kinds])
 
 
 IN_FORCE = pause.c.phase != literal_column(str(int(PausePhase.RESUMING)))
+#: Pauses of kinds that this version knows: a later one may know more.
+IS_KNOWN = _is_of(*PauseKind)
 #: Pauses that nodes look at: a tag may be a worker's name.
 OF_LANES = _pauses_of(PauseKind.QUEUE, PauseKind.TAG, PauseKind.NODE)
 #: Pauses that works are held for.

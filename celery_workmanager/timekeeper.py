@@ -42,7 +42,7 @@ class Timekeeper:
         #: Does a duty: what it returns; ``None`` after a pause when the store is away, or something is wrong with it.
         self.guarded = self._duties.guarded
         self._ear = listen(store.database, self._duties.told.set)
-        self._longest = min(longest, settings.poll_interval) if self._ear.is_deaf else longest
+        self._longest = longest
         self._threads: list[threading.Thread] = []
         #: The identity of this node; "" before the store was reached.
         self.node = ""
@@ -84,4 +84,6 @@ class Timekeeper:
     def _keep_up(self) -> None:
         while not self._duties.stopped.is_set():
             self.guarded(self.upkeep.step, "Upkeep")
-            self._duties.rest(self.upkeep.until_next(min(self._longest, self.upkeep.until_duty())))
+            # Asked each time: the first connection shows whether anything can be heard through it.
+            longest = min(self._longest, self._settings.poll_interval) if self._ear.is_deaf else self._longest
+            self._duties.rest(self.upkeep.until_next(min(longest, self.upkeep.until_duty())))

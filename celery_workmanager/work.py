@@ -66,6 +66,11 @@ class StopReason(IntEnum):
     SYSTEM_PROCESSING = 14
     ESTIMATED_APP_LAUNCH_TIME_CHANGED = 15
 
+    @classmethod
+    def _missing_(cls, value: object) -> StopReason | None:
+        # One that a later version has written, while nodes of both work on one store.
+        return cls.UNKNOWN if isinstance(value, int) else None
+
 
 class RunOutcome(Enum):
     """How a run of a periodic work ended."""

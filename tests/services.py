@@ -65,8 +65,10 @@ def _answer_broker(url: str) -> None:
         connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=5)
 
 
-def _find(program: str) -> str:
-    path = shutil.which(program)
+def find(program: str) -> str:
+    """Where a program is. Raises FileNotFoundError."""
+    # Servers are not on everybody's PATH.
+    path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin")
     if path is None:
         raise FileNotFoundError(f"no {program} on the PATH")
     return path
@@ -77,8 +79,9 @@ _QUESTIONS = {
     "mariadb": _answer_mariadb,
     "redis": lambda: _answer_broker(REDIS_URL),
     "rabbitmq": lambda: _answer_broker(RABBITMQ_URL),
-    "redis-server": lambda: _find("redis-server"),
-    "chromium": lambda: _find("chromium"),
+    "redis-server": lambda: find("redis-server"),
+    "chromium": lambda: find("chromium"),
+    "pgbouncer": lambda: find("pgbouncer"),
 }
 
 

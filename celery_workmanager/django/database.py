@@ -27,9 +27,10 @@ class DjangoDatabase(Database):
     Engines get connections of their own (`apart`): what a view has open never holds them up.
     """
 
-    def __init__(self, alias: str, *, lock_wait: float = 5.0) -> None:
+    def __init__(self, alias: str, *, lock_wait: float = 5.0, is_pooled: bool = False) -> None:
         command = "manage.py migrate" + ("" if alias == DEFAULT_DB_ALIAS else f" --database={alias}")
-        super().__init__(url_of(connections[alias]), lock_wait=lock_wait, migrated_by=command)
+        url = url_of(connections[alias])
+        super().__init__(url, lock_wait=lock_wait, migrated_by=command, is_pooled=is_pooled)
         self.alias = alias
 
     @property
@@ -43,7 +44,7 @@ class DjangoDatabase(Database):
         """The same database without Django; one in memory exists only inside Django."""
         if self.in_memory:
             return self
-        return Database(self.url, lock_wait=self.lock_wait, migrated_by=self.migrated_by)
+        return Database(self.url, lock_wait=self.lock_wait, migrated_by=self.migrated_by, is_pooled=self.is_pooled)
 
     async def in_thread(self, call: Callable[..., T], *args: Any) -> T:
         """What `call` returns, in the thread that Django's own async calls use, so on the same connection."""
@@ -95,4 +96,4 @@ class DjangoDatabase(Database):
 
 def database_of(settings: Settings) -> Database:
     """The database of a WorkManager in this project."""
-    return DjangoDatabase(store_alias(), lock_wait=settings.name_wait)
+    return DjangoDatabase(store_alias(), lock_wait=settings.name_wait, is_pooled=settings.transaction_pooling)

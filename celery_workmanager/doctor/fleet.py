@@ -80,7 +80,23 @@ def examine_nodes(manager: WorkManager, seen: Seen) -> Iterator[Finding]:
             "SQLite is for the processes of one machine: works may be lost or run twice.",
             "Use PostgreSQL or MariaDB for several machines.",
         )
+    yield from _of_versions(seen)
     yield from _without_node(manager, seen)
+
+
+def _of_versions(seen: Seen) -> Iterator[Finding]:
+    """A rolling upgrade that is under way, or was left in the middle."""
+    versions: dict[str, list[str]] = defaultdict(list)
+    for node in seen.living:
+        versions[json.loads(node.facts).get("version", "unknown")].append(node.name)
+    if len(versions) > 1:
+        told = "; ".join(f"{version}: {several(sorted(names))}" for version, names in sorted(versions.items()))
+        yield note(
+            "versions",
+            f"Live nodes have {len(versions)} versions of celery-workmanager ({told}).",
+            "Two releases that follow each other work side by side; others may not.",
+            "Nothing during an upgrade; else restart those that are behind.",
+        )
 
 
 def _nobody(seen: Seen) -> Finding:

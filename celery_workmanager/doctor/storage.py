@@ -120,10 +120,13 @@ def filesystem_of(path: Path, mounts: Sequence[tuple[str, str]]) -> str:
 def _server(database: Database) -> Iterator[Finding]:
     with database.plain() as connection:
         revision = schema.revision_of(connection)
+        oldest = schema.oldest_fitted(connection) if schema.is_later(revision) else ""
         if revision != HEAD:
-            yield _of_revision(database, revision)
-            return
-        if drift := schema.drift(connection):
+            yield _of_revision(database, revision, oldest)
+            if not schema.is_later(revision) or oldest > HEAD:
+                return
+        # What a later version has added is no drift.
+        elif drift := schema.drift(connection):
             yield warning(
                 "schema-drift",
                 f"The tables differ from what this version creates: {several(drift)}.",
@@ -163,13 +166,15 @@ def _room(manager: WorkManager) -> Iterator[Finding]:
         )
 
 
-def _of_revision(database: Database, revision: str | None) -> Finding:
+def _of_revision(database: Database, revision: str | None, oldest: str) -> Finding:
     seen = f"The store has schema {revision or 'none'}, this version needs {HEAD}."
     migrate = f"Run `{database.migrate_command}`."
-    if revision is not None and revision > HEAD:
-        return error(
-            "schema-new", seen, "A newer version has migrated it; this one can't use it.", "Upgrade celery-workmanager."
-        )
+    if schema.is_later(revision) and oldest > HEAD:
+        means = f"A newer version has migrated it, and it fits {oldest} and later: this one can't use it."
+        return error("schema-new", seen, means, "Upgrade celery-workmanager.")
+    if schema.is_later(revision):
+        means = "A newer version has migrated it; this one works with it as well."
+        return note("schema-ahead", seen, means, "Go on with the upgrade: restart this process with that version.")
     if database.is_sqlite and database.migrated_by is None:
         return note("schema-old", seen, "A file is brought up to date on its first use.", f"Nothing, or: {migrate}")
     code = "schema-missing" if revision is None else "schema-old"

@@ -9,7 +9,8 @@ from sqlalchemy import Connection, Table, Text, event
 from sqlalchemy.dialects.mysql import LONGTEXT
 
 from celery_workmanager import mysql
-from celery_workmanager.migrations import VERSION_TABLE
+from celery_workmanager.migrations import LOCK_WAIT, VERSION_TABLE
+from celery_workmanager.migrations.resuming import go_on_where_it_broke_off
 from celery_workmanager.tables import metadata
 
 connection = context.config.attributes["connection"]
@@ -29,7 +30,18 @@ def _as_elsewhere(table: Table, connection: Connection, **_: Any) -> None:
                 column.type = LONGTEXT()
 
 
-context.configure(connection=connection, target_metadata=metadata, version_table=VERSION_TABLE)
+def _wait_briefly(connection: Connection) -> None:
+    # Whoever wants the table after us waits behind us: a long transaction of somebody's would stop them all.
+    connection.exec_driver_sql(f"SELECT set_config('lock_timeout', '{LOCK_WAIT}s', true)")
+
+
+if connection.dialect.name == "postgresql":
+    event.listen(connection, "begin", _wait_briefly)
+context.configure(
+    connection=connection, target_metadata=metadata, version_table=VERSION_TABLE, transaction_per_migration=True
+)
+if connection.dialect.name in mysql.DIALECTS:
+    go_on_where_it_broke_off(context.get_context())
 event.listen(Table, "before_create", _as_elsewhere)
 try:
     with context.begin_transaction():

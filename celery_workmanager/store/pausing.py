@@ -21,7 +21,7 @@ from celery_workmanager.pauses import PauseInfo, PauseKind, PausePhase, PauseTar
 from celery_workmanager.store import Store, marks
 from celery_workmanager.store.marks import is_target
 from celery_workmanager.store.upserts import upsert
-from celery_workmanager.tables import member, tag
+from celery_workmanager.tables import IS_KNOWN, member, tag
 from celery_workmanager.tables import pause as pause_table
 from celery_workmanager.timing import SECOND
 
@@ -79,7 +79,8 @@ def resume(store: Store, target: PauseTarget) -> bool:
 def go_on(store: Store, tasks: dict[int, Task]) -> None:
     """Carry on with pauses whose caller died or gave up: a few chunks. `tasks`: where the calls before have come to."""
     before = store.clock.now() - HELP_AFTER
-    begun = select(pause_table).where(pause_table.c.phase != int(PausePhase.PAUSED), pause_table.c.changed_at < before)
+    is_at_rest = pause_table.c.phase == int(PausePhase.PAUSED)
+    begun = select(pause_table).where(IS_KNOWN, ~is_at_rest, pause_table.c.changed_at < before)
     store.open()
     with store.database.plain() as connection:
         rows = connection.execute(begun).all()

@@ -214,4 +214,7 @@ def test_migrate_brings_tables_up_to_date_and_its_check_only_looks(on_file: Shel
     with on_file.store.database.transaction() as connection:
         connection.execute(text("DELETE FROM workmanager_version"))
     answer = on_file("migrate", "--check", "--json")
-    assert (answer.code, answer.json) == (1, {"store": url, "before": None, "after": None, "needed": HEAD})
+    assert (answer.code, answer.json) == (
+        1,
+        {"store": url, "before": None, "after": None, "needed": HEAD, "fits": False},
+    )

@@ -16,6 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 SQL_ROOMS = {
     "tables", "database", "schema", "store", "queries", "overview", "circumstances", "migrations", "bell", "mysql",
+    "postgresql",
 }  # fmt: skip
 SQL_WORDS = {"select", "insert", "update", "delete", "text", "union", "union_all", "exists"}
 

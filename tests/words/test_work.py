@@ -162,6 +162,7 @@ FACTS = {
     "AlreadyInitialized": ("shop",),
     "NotInitialized": ("shop",),
     "StoreNotMigrated": ("postgresql://db/shop", None, "0001", "celery -A proj work migrate"),
+    "StoreTooNew": ("postgresql://db/shop", "0009", "0008", "0006"),
     "StoreUnavailable": ("postgresql://db/shop", OSError("refused")),
     "StoreForbidden": ("postgresql://db/shop", "permission denied for table workmanager_work"),
     "StoreBusy": ("sqlite:///works.sqlite3", 5.0),
