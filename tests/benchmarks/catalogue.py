@@ -19,6 +19,8 @@ POOLS = {"threads": 2, "solo": 1, "gevent": 100}
 LARGE = {"WORKMANAGER_BENCH_TEXT": "10000"}
 #: Works beside those that are measured, which use what most works don't.
 BESIDE = {"WORKMANAGER_BENCH_BESIDE": "1000"}
+#: Limits that each work of a drain has: over how many keys they are spread, and how many of a key run at once.
+LIMITS = {", one key with room": "1:100000", ", 100 keys with room": "100:1000", ", one key, two at once": "1:2"}
 
 REFERENCE = "Celery, Redis"
 RABBITMQ = "Celery, RabbitMQ, no results"
@@ -69,6 +71,9 @@ class Catalogue:
             f"{SQLITE}, constraints and limits": lambda name: self._sqlite(name, BESIDE),
             f"{SQLITE}, events": lambda name: self._sqlite(name, celery=(*PREFORK, "-E")),
             f"{POSTGRESQL}, 10 kB": lambda name: self._postgresql(name, LARGE),
+            f"{MARIADB}, 10 kB": lambda name: self._durable(name, self._servers.mariadb, LARGE),
+            **{f"{SQLITE}{each}": partial(self._limited, self._sqlite) for each in LIMITS},
+            **{f"{POSTGRESQL}{each}": partial(self._limited, self._postgresql) for each in LIMITS},
             SLOW_POSTGRESQL: lambda name: self._durable(name, self._servers.slow_postgresql),
             MARIADB: lambda name: self._durable(name, self._servers.mariadb),
             **{f"{REFERENCE}, {pool}": partial(self._plain, celery=_on(pool)) for pool in POOLS},
@@ -82,6 +87,7 @@ class Catalogue:
             "the pool, no store": lambda name: System(name, "limit"),
             "Django on PostgreSQL": lambda name: self._django(name, self._servers.postgresql.database(_slug(name))),
             "Django on SQLite": lambda name: self._django(name, self._file(name)),
+            "Django on MariaDB": lambda name: self._django(name, self._servers.mariadb.database(_slug(name))),
             "growth on SQLite": self._growth_on_sqlite,
             "growth on PostgreSQL": lambda name: self._growth(name, self._servers.postgresql),
             "growth on MariaDB": lambda name: self._growth(name, self._servers.mariadb),
@@ -107,25 +113,44 @@ class Catalogue:
         return _celery(name, "plain", where, [redis, postgresql], is_slow=True)
 
     def _sqlite(
-        self, name: str, environment: Mapping[str, str] | None = None, celery: Sequence[str] = PREFORK
+        self,
+        name: str,
+        environment: Mapping[str, str] | None = None,
+        celery: Sequence[str] = PREFORK,
+        *,
+        is_slow: bool = False,
     ) -> System:
         where = {"WORKMANAGER_BENCH_STORE": self._file(name)}
-        return _celery(name, "durable", {**where, **(environment or {})}, [], celery)
+        return _celery(name, "durable", {**where, **(environment or {})}, [], celery, is_slow=is_slow)
 
     def _postgresql(self, name: str, environment: Mapping[str, str] | None = None, **how: Any) -> System:
         return self._durable(name, self._servers.postgresql, environment, **how)
 
+    @staticmethod
+    def _limited(make: Callable[..., System], name: str) -> System:
+        """Works with a limit each; where few may run at once, each end lets one more begin, and that takes long."""
+        kind = name[name.index(",") :]
+        return make(name, {"WORKMANAGER_BENCH_LIMIT": LIMITS[kind]}, is_slow=LIMITS[kind].endswith(":2"))
+
     def _durable(
-        self, name: str, server: Server, environment: Mapping[str, str] | None = None, celery: Sequence[str] = PREFORK
+        self,
+        name: str,
+        server: Server,
+        environment: Mapping[str, str] | None = None,
+        celery: Sequence[str] = PREFORK,
+        *,
+        is_slow: bool = False,
     ) -> System:
         where = {"WORKMANAGER_BENCH_STORE": server.database(_slug(name))}
-        return _celery(name, "durable", {**where, **(environment or {})}, [server], celery)
+        return _celery(name, "durable", {**where, **(environment or {})}, [server], celery, is_slow=is_slow)
 
     def _peer(self, name: str, *, is_slow: bool = False) -> System:
         python, server = python_of(name), self._servers.postgresql
         where = {"WORKMANAGER_BENCH_DSN": server.database(_slug(name)).replace("+psycopg", "")}
         driver = f"{name}_driver"
-        return System(name, driver, python=python, environment=where, servers=[server], is_slow=is_slow)
+        return System(
+            name, driver, python=python, environment=where, servers=[server], database=_slug(name), is_slow=is_slow
+        )
 
     def _once(self, name: str) -> System:
         redis = self._servers.redis
@@ -135,7 +160,7 @@ class Catalogue:
     def _floor(self, name: str) -> System:
         server = self._servers.postgresql
         where = {"WORKMANAGER_BENCH_DSN": server.database(_slug(name)).replace("+psycopg", "")}
-        return System(name, "floor", environment=where, servers=[server])
+        return System(name, "floor", environment=where, servers=[server], database=_slug(name))
 
     def _django(self, name: str, url: str) -> System:
         return System(name, "django_site", environment={"SITE_DATABASE_URL": url})
@@ -172,6 +197,7 @@ def _celery(
         celery=celery,
         environment=environment,
         servers=servers,
+        database=_slug(name),
         is_slow=is_slow,
     )
 

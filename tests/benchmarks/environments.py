@@ -36,8 +36,8 @@ def python_of(peer: str) -> str:
 
 
 def version_of(peer: str) -> str:
-    """The installed version of the peer."""
-    code = f"from importlib.metadata import version; print(version({peer!r}))"
+    """The installed version of the peer, and the Python it runs on."""
+    code = f"import importlib.metadata as m, platform as p; print(m.version({peer!r}), 'on Python', p.python_version())"
     return subprocess.run([python_of(peer), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 

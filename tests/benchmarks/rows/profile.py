@@ -1,0 +1,103 @@
+"""Where a work's microseconds go: the statements of an enqueue and of a drain, and who spends the processor time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tests.benchmarks import catalogue as c
+from tests.benchmarks.bench import Bench, Measured, Row
+from tests.benchmarks.statements import Log, Observer, listing
+from tests.benchmarks.system import PATIENCE, System
+
+_MOST = 12
+#: Seconds in which every backend has told the server's counters what it did.
+_TOLD = 1.5
+_WARM_UP = 20
+
+
+def measure(bench: Bench, system: System) -> Measured:
+    """An enqueue one by one, one in bulk, and the drain of what was enqueued in bulk."""
+    with _observer(system) as observer:
+        notes: list[str] = []
+        figures = {**_enqueues(bench, system, observer, notes), **_drain(bench, system, observer, notes)}
+    bench.notes[ROW.name] = "\n\n".join(notes)
+    return figures
+
+
+@contextmanager
+def _observer(system: System) -> Iterator[Observer]:
+    observer = Observer(system.servers[0].url, system.database)
+    try:
+        yield observer
+    finally:
+        observer.close()
+
+
+def _enqueues(bench: Bench, system: System, observer: Observer, notes: list[str]) -> dict[str, float]:
+    single, bulk = bench.sizes.single, bench.drain_size(system)
+    bench.fill(system, _WARM_UP)
+    system.call("enqueue_each", 0, _WARM_UP)
+    ones = _observed(observer, lambda: system.call("enqueue_each", 0, single), "a single enqueue", single, notes)
+    system.call("reset")
+    system.before()
+    size = system.call("size").value
+    many = _observed(observer, lambda: system.call("enqueue_many", 0, bulk), "a bulk enqueue", bulk, notes)
+    grown = system.call("size").value
+    return {
+        "flushes a single enqueue": ones[1],
+        "log bytes a single enqueue": ones[0],
+        "log bytes a bulk enqueue": many[0],
+        "table bytes a work that waits": (grown["table"] - size["table"]) / bulk,
+        "index bytes a work that waits": (grown["indexes"] - size["indexes"]) / bulk,
+    }
+
+
+def _observed(
+    observer: Observer, work: Callable[[], object], what: str, count: int, notes: list[str]
+) -> tuple[float, float]:
+    time.sleep(_TOLD)
+    observer.begin()
+    before = observer.log()
+    work()
+    time.sleep(_TOLD)
+    return _note(observer, before, what, count, notes)
+
+
+def _note(observer: Observer, before: Log, what: str, count: int, notes: list[str]) -> tuple[float, float]:
+    """Bytes of log and flushes a work since `before`; the statements become a note."""
+    after = observer.log()
+    notes.append(f"Statements of {what}, by `pg_stat_statements`:\n\n{listing(observer.statements(), count, _MOST)}")
+    return (after.position - before.position) / count, (after.flushes - before.flushes) / count
+
+
+def _drain(bench: Bench, system: System, observer: Observer, notes: list[str]) -> dict[str, float]:
+    count = bench.drain_size(system)
+    system.settle()
+    bench.marks.clear()
+    time.sleep(_TOLD)
+    observer.begin()
+    before = observer.log()
+    with system.workers() as running:
+        bench.marks.wait_any(count, PATIENCE, running.check)
+        spent, parents, servers = running.cpu(), running.parents_cpu(), system.servers_cpu()
+        begun = bench.marks.begun(count)
+        bench.marks.wait(count, PATIENCE, running.check)
+        left = max(1, count - begun)
+        parent = running.parents_cpu() - parents
+        children = running.cpu() - spent - parent
+        server = system.servers_cpu() - servers
+        system.call("check_done", count)
+    time.sleep(_TOLD)
+    log_bytes, flushes = _note(observer, before, "a drain", count, notes)
+    return {
+        "parent CPU µs": parent / left * 1e6,
+        "children CPU µs": children / left * 1e6,
+        "server CPU µs": server / left * 1e6,
+        "log bytes a drained work": log_bytes,
+        "flushes a drained work": flushes,
+    }
+
+
+ROW = Row("profile", "Where a work's microseconds go", (c.POSTGRESQL,), measure, rounds=1)
