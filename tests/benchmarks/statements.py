@@ -13,6 +13,7 @@ _STATEMENTS = text(
     " FROM pg_stat_statements JOIN pg_database ON pg_database.oid = dbid"
     " WHERE datname = :database ORDER BY total_exec_time DESC"
 )
+_CONNECTIONS = text("SELECT count(*) FROM pg_stat_activity WHERE datname = :database")
 _RESET = text("SELECT pg_stat_statements_reset()")
 _LOG = text("SELECT wal_bytes, wal_sync, wal_fpi, pg_current_wal_lsn() - '0/0' AS position FROM pg_stat_wal")
 #: Longer texts are cut.
@@ -73,6 +74,11 @@ class Observer:
             row = connection.execute(_LOG).one()
         return Log(int(row.position), row.wal_sync, row.wal_fpi)
 
+    def connections(self) -> int:
+        """How many there are with the database."""
+        with self._engine.connect() as connection:
+            return int(connection.execute(_CONNECTIONS, {"database": self._database}).scalar_one())
+
     def close(self) -> None:
         """Close the connection."""
         self._engine.dispose()
@@ -86,11 +92,12 @@ def shortened(query: str) -> str:
     return query if len(query) <= _WIDTH else f"{query[: _WIDTH - 1]}…"
 
 
-def listing(statements: Iterable[Statement], count: int, most: int) -> str:
-    """The costliest `most` of them as a table, each beside `count` works; the others in a last line."""
+def listing(statements: Iterable[Statement], count: float, most: int, unit: str = "work") -> str:
+    """The costliest `most` of them as a table, each beside `count` works (or seconds); the others in a last line."""
     found = list(statements)
     whole = sum(each.microseconds for each in found) or 1.0
-    lines = ["| statement | a work | µs each | µs a work | part | log bytes a work |", "|---|---|---|---|---|---|"]
+    head = f"| statement | a {unit} | µs each | µs a {unit} | part | log bytes a {unit} |"
+    lines = [head, "|---|---|---|---|---|---|"]
     lines += [_line(f"`{shortened(each.text)}`", [each], count, whole) for each in found[:most]]
     if found[most:]:
         lines.append(_line(f"{len(found) - most} others", found[most:], count, whole))
@@ -98,7 +105,7 @@ def listing(statements: Iterable[Statement], count: int, most: int) -> str:
     return "\n".join(lines)
 
 
-def _line(name: str, some: list[Statement], count: int, whole: float) -> str:
+def _line(name: str, some: list[Statement], count: float, whole: float) -> str:
     calls = sum(each.calls for each in some)
     microseconds = sum(each.microseconds for each in some)
     each = microseconds / calls if calls else 0.0

@@ -18,10 +18,14 @@ _WARM_UP = 20
 
 
 def measure(bench: Bench, system: System) -> Measured:
-    """An enqueue one by one, one in bulk, and the drain of what was enqueued in bulk."""
+    """An enqueue one by one, one in bulk, the drain of what was enqueued in bulk, and a worker with nothing to do."""
     with _observer(system) as observer:
         notes: list[str] = []
-        figures = {**_enqueues(bench, system, observer, notes), **_drain(bench, system, observer, notes)}
+        figures = {
+            **_enqueues(bench, system, observer, notes),
+            **_drain(bench, system, observer, notes),
+            **_idle(bench, system, observer, notes),
+        }
     bench.notes[ROW.name] = "\n\n".join(notes)
     return figures
 
@@ -98,6 +102,18 @@ def _drain(bench: Bench, system: System, observer: Observer, notes: list[str]) -
         "log bytes a drained work": log_bytes,
         "flushes a drained work": flushes,
     }
+
+
+def _idle(bench: Bench, system: System, observer: Observer, notes: list[str]) -> dict[str, float]:
+    drivers = observer.connections()
+    with bench.idle_worker(system):
+        time.sleep(bench.sizes.idle / 2)  # what a node does as it starts is over
+        observer.begin()
+        time.sleep(2 * bench.sizes.idle)
+        table = listing(observer.statements(), 2 * bench.sizes.idle, _MOST, "second")
+        connections = observer.connections() - drivers
+    notes.append(f"Statements of an idle worker:\n\n{table}")
+    return {"connections of an idle worker": connections}
 
 
 ROW = Row("profile", "Where a work's microseconds go", (c.POSTGRESQL,), measure, rounds=1)
