@@ -15,12 +15,12 @@ def table(bench: Bench, row: Row) -> str:
     """One row's table; whoever is absent has a line that says why."""
     found = bench.figures.get(row.name, {})
     columns = list(dict.fromkeys(column for each in found.values() for column in each))
-    reference = next((name for name in row.systems if name in found), "")
+    reference = found.get(row.systems[0], {})  # no ratio to whoever happens to be there
     head = [cell for column in columns for cell in ((column, "ratio") if _has_ratio(column) else (column,))]
     lines = [f"## {row.title}", "", f"| | {' | '.join(head or ['figures'])} |", "|---" * (max(1, len(head)) + 1) + "|"]
     for name in row.systems:
         if name in found:
-            lines.append(f"| {name} | {' | '.join(_cells(found[name], found[reference], columns))} |")
+            lines.append(f"| {name} | {' | '.join(_cells(found[name], reference, columns))} |")
         elif name in bench.absent.get(row.name, {}):
             why = bench.absent[row.name][name].replace("|", "/").replace("\n", " ")
             lines.append(f"| {name} | absent: {why} |" + " |" * (len(head) - 1))
