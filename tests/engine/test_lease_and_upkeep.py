@@ -250,9 +250,14 @@ def test_healing_reads_no_nodes_of_other_machines(world, monkeypatch):
     elsewhere = NodeRow("elsewhere", "n", "other/boot/pid", 1, 1, 0, world.clock.now() + 3600 * SECOND, "{}")
     world.store.register(elsewhere)
     seen = []
-    monkeypatch.setattr(upkeep_module, "dead_nodes", lambda rows: seen.extend(rows) or [])
+
+    def look(rows):
+        seen.append([row.id for row in rows])
+        return []
+
+    monkeypatch.setattr(upkeep_module, "dead_nodes", look)
     world.node().upkeep.step()
-    assert [row.id for row in seen] == [node.lease.node]
+    assert seen == [[node.lease.node]]
     assert set(nodes(world)) == {node.lease.node, "elsewhere"}
 
 
