@@ -16,8 +16,8 @@ from tests.benchmarks.goals import Goal
 from tests.benchmarks.table import table
 from tests.conftest import need
 
-#: The rows without a server; those that need an idle worker share one.
-ROWS = ["drain", "enqueue", "unique", "latency", "canvas", "scheduled", "idle", "growth"]
+#: Rows without a server; those that need an idle worker share one.
+ROWS = ["enqueue", "unique", "latency", "canvas", "scheduled", "idle", "growth"]
 
 
 def measured_of(rows: list[str], systems: list[str], capsys: pytest.CaptureFixture[str]) -> str:
