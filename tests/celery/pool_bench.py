@@ -51,7 +51,9 @@ class BenchNode:
             seconds, now = time.monotonic() - self.began, os.times()
             user, system = (round((now[n] - self.cpu[n]) / COUNT * 1e6, 1) for n in (0, 1))
             facts = {"per_second": round(COUNT / seconds), "parent_user_us": user, "parent_system_us": system}
-            (Path(os.environ["POOL_APP_FOLDER"]) / "figures").write_text(json.dumps(facts))
+            folder = Path(os.environ["POOL_APP_FOLDER"])
+            (folder / "writing").write_text(json.dumps(facts))
+            (folder / "writing").rename(folder / "figures")  # whoever sees it reads all of it
 
     def shutting_down(self) -> None:
         self.engine.give_back()
