@@ -94,7 +94,8 @@ def _page(bench: Bench, rows: Sequence[Row], rounds: int, run: Mapping[str, str]
     facts_line = ", ".join(f"{name} {value}" for name, value in run.items())
     tables = [table(bench, row) for row in rows]
     judged = goals.table(bench, complete=len(rows) >= len(USUAL))
-    return "\n\n".join(["# Benchmarks", f"{facts_line}.", how(bench, rows, rounds), *tables, judged]) + "\n"
+    parts = ["# Benchmarks", f"{facts_line}.", how(bench, rows, rounds), *tables, judged]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _record(bench: Bench, name: str, page: str, run: Mapping[str, str]) -> None:

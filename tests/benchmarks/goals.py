@@ -155,6 +155,10 @@ GOALS = [
 ]
 
 
+#: Lines before the first goal.
+_HEAD = 4
+
+
 def table(bench: Bench, *, complete: bool) -> str:
     """Each goal, its figure in this run, and whether it was reached; `complete`: those not measured, too."""
     lines = ["## Goals", "", "| | goal | here | reached |", "|---|---|---|---|"]
@@ -164,4 +168,4 @@ def table(bench: Bench, *, complete: bool) -> str:
             continue
         here = ("–", "not measured") if figure is None else (number(figure), goal.reached(figure))
         lines.append(f"| {goal.text} | {goal.target} | {here[0]} | {here[1]} |")
-    return "\n".join(lines)
+    return "\n".join(lines) if len(lines) > _HEAD else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.benchmarks import catalogue as c
@@ -12,7 +12,7 @@ from tests.benchmarks.statements import Log, Observer, listing
 from tests.benchmarks.system import PATIENCE, System
 
 _MOST = 12
-#: Seconds in which every backend has told the server's counters what it did.
+#: Seconds after which every session may tell the server's counters what it did.
 _TOLD = 1.5
 _WARM_UP = 20
 
@@ -43,11 +43,11 @@ def _enqueues(bench: Bench, system: System, observer: Observer, notes: list[str]
     single, bulk = bench.sizes.single, bench.drain_size(system)
     bench.fill(system, _WARM_UP)
     system.call("enqueue_each", 0, _WARM_UP)
-    ones = _observed(observer, lambda: system.call("enqueue_each", 0, single), "a single enqueue", single, notes)
+    ones = _observed(system, observer, "enqueue_each", "a single enqueue", single, notes)
     system.call("reset")
     system.before()
     size = system.call("size").value
-    many = _observed(observer, lambda: system.call("enqueue_many", 0, bulk), "a bulk enqueue", bulk, notes)
+    many = _observed(system, observer, "enqueue_many", "a bulk enqueue", bulk, notes)
     grown = system.call("size").value
     return {
         "flushes a single enqueue": ones[1],
@@ -59,30 +59,37 @@ def _enqueues(bench: Bench, system: System, observer: Observer, notes: list[str]
 
 
 def _observed(
-    observer: Observer, work: Callable[[], object], what: str, count: int, notes: list[str]
+    system: System, observer: Observer, method: str, what: str, count: int, notes: list[str]
 ) -> tuple[float, float]:
-    time.sleep(_TOLD)
+    before = _log(system, observer)
     observer.begin()
-    before = observer.log()
-    work()
-    time.sleep(_TOLD)
-    return _note(observer, before, what, count, notes)
+    system.call(method, 0, count)
+    return _note(system, observer, before, what, count, notes)
 
 
-def _note(observer: Observer, before: Log, what: str, count: int, notes: list[str]) -> tuple[float, float]:
+def _note(
+    system: System, observer: Observer, before: Log, what: str, count: int, notes: list[str]
+) -> tuple[float, float]:
     """Bytes of log and flushes a work since `before`; the statements become a note."""
-    after = observer.log()
     notes.append(f"Statements of {what}, by `pg_stat_statements`:\n\n{listing(observer.statements(), count, _MOST)}")
+    after = _log(system, observer)
     return (after.position - before.position) / count, (after.flushes - before.flushes) / count
+
+
+def _log(system: System, observer: Observer) -> Log:
+    # A session tells of its flushes when it has something to do, and at most once a second.
+    time.sleep(_TOLD)
+    system.call("check_done", 0)
+    time.sleep(_TOLD / 10)
+    return observer.log()
 
 
 def _drain(bench: Bench, system: System, observer: Observer, notes: list[str]) -> dict[str, float]:
     count = bench.drain_size(system)
     system.settle()
     bench.marks.clear()
-    time.sleep(_TOLD)
+    before = _log(system, observer)
     observer.begin()
-    before = observer.log()
     with system.workers() as running:
         bench.marks.wait_any(count, PATIENCE, running.check)
         spent, parents, servers = running.cpu(), running.parents_cpu(), system.servers_cpu()
@@ -93,8 +100,7 @@ def _drain(bench: Bench, system: System, observer: Observer, notes: list[str]) -
         children = running.cpu() - spent - parent
         server = system.servers_cpu() - servers
         system.call("check_done", count)
-    time.sleep(_TOLD)
-    log_bytes, flushes = _note(observer, before, "a drain", count, notes)
+    log_bytes, flushes = _note(system, observer, before, "a drain", count, notes)
     return {
         "parent CPU µs": parent / left * 1e6,
         "children CPU µs": children / left * 1e6,
