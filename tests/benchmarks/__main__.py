@@ -26,7 +26,7 @@ from tests.benchmarks.marks import ENVIRONMENT, Marks
 from tests.benchmarks.rows.canvas import CANVAS, FAN_IN
 from tests.benchmarks.rows.drain import DRAIN, LARGE, LIMITS, MILLION, POOLS, UNUSED, WORKERS
 from tests.benchmarks.rows.enqueue import DJANGO, ENQUEUE, UNIQUE
-from tests.benchmarks.rows.growth import GROWTH
+from tests.benchmarks.rows.growth import GROWTH, ON_MARIADB
 from tests.benchmarks.rows.idle import IDLE
 from tests.benchmarks.rows.latency import LATENCY
 from tests.benchmarks.rows.limit import LIMIT
@@ -35,9 +35,9 @@ from tests.benchmarks.rows.scheduled import BURST, SCHEDULED
 from tests.benchmarks.servers import Servers
 from tests.benchmarks.table import how, table
 
-USUAL = [DRAIN, LIMIT, UNUSED, ENQUEUE, UNIQUE, LATENCY, CANVAS, SCHEDULED, IDLE, GROWTH]
+USUAL = [DRAIN, LIMIT, ENQUEUE, UNIQUE, LATENCY, CANVAS, IDLE, SCHEDULED, GROWTH, UNUSED]
 MORE = [POOLS, LARGE, LIMITS, DJANGO, PROFILE]
-LONG = [BURST, FAN_IN, WORKERS, MILLION]
+LONG = [BURST, FAN_IN, ON_MARIADB, WORKERS, MILLION]
 ROWS = {row.name: row for row in USUAL + MORE + LONG}
 GROUPS = {"goals": USUAL, "more": MORE, "long": LONG}
 _ROUNDS = 5
@@ -57,11 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         measured, ended = _measure(bench, rows, rounds, options.only)
         run = {"at": f"{begun:%Y-%m-%d %H:%M} UTC", "load at the start": at_start, "load at the end": load()}
         run |= {"scale": "quick" if options.quick else f"{options.scale:g}", **facts()}
+        run |= {"ended early": f"in row {measured[-1].name}"} if ended else {}
         page = _page(bench, measured, rounds, run)
         print(page)
         for each in bench.broken:
             print(f"broke: {each}", file=sys.stderr)
-        if options.record and not ended:
+        if options.record:
             _record(bench, "-".join(names), page, run)
     return len(bench.broken) + ended
 

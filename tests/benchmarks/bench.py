@@ -13,13 +13,15 @@ from tests.benchmarks.marks import Marks
 from tests.benchmarks.servers import Absent
 from tests.benchmarks.system import PATIENCE, System, Workers
 
+#: Slow systems enqueue this part in bulk; that is never as slow as their drains.
+_MOST_BULK = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How many jobs each measurement takes; a drain shall last two to three seconds, so slow systems get a part."""
+    """How many jobs each measurement takes; a drain shall last two to three seconds (see `System.part`)."""
 
     drain: int = 24_000
-    slow: int = 3_000
     bulk: int = 12_000
     single: int = 1_000
     samples: int = 50
@@ -34,12 +36,12 @@ class Sizes:
 
     def scaled(self, part: float) -> Sizes:
         """A part of what is counted by jobs, for a busy machine or a short hour."""
-        names = ("drain", "slow", "bulk", "single", "samples", "times")
+        names = ("drain", "bulk", "single", "samples", "times")
         return replace(self, **{name: max(20, round(getattr(self, name) * part)) for name in names})
 
 
 #: Enough to see that every benchmark works.
-QUICK = Sizes(200, 50, 100, 30, 3, 50, 50, 0.5, 3.0, 0.5, (100, 200, 400), 3, 1_000)
+QUICK = Sizes(200, 100, 30, 3, 50, 50, 0.5, 3.0, 0.5, (100, 200, 400), 3, 1_000)
 
 #: One system's figures of one round, by the name of the column.
 Measured = Mapping[str, "float | Sequence[float]"]
@@ -121,11 +123,11 @@ class Bench:
 
     def drain_size(self, system: System) -> int:
         """How many jobs a drain of this system takes."""
-        return self.sizes.slow if system.is_slow else self.sizes.drain
+        return max(20, self.sizes.drain // system.part)
 
     def bulk_size(self, system: System) -> int:
         """How many jobs a bulk enqueue of this system takes."""
-        return min(self.sizes.bulk, self.sizes.slow) if system.is_slow else self.sizes.bulk
+        return max(20, self.sizes.bulk // min(system.part, _MOST_BULK))
 
     def fill(self, system: System, count: int, *, patience: float = PATIENCE) -> float:
         """Put `count` jobs into a queue that was empty; returns the seconds it took."""

@@ -22,6 +22,9 @@ BESIDE = {"WORKMANAGER_BENCH_BESIDE": "1000"}
 #: Limits that each work of a drain has: over how many keys they are spread, and how many of a key run at once.
 LIMITS = {", one key with room": "1:100000", ", 100 keys with room": "100:1000", ", one key, two at once": "1:2"}
 
+#: What part of the jobs is drained of systems that are slower than the fastest.
+_BRISK, _SLOW = 2, 8
+
 REFERENCE = "Celery, Redis"
 RABBITMQ = "Celery, RabbitMQ, no results"
 RESULTS_IN_SQL = "Celery, Redis, results in PostgreSQL"
@@ -71,16 +74,16 @@ class Catalogue:
             f"{SQLITE}, constraints and limits": lambda name: self._sqlite(name, BESIDE),
             f"{SQLITE}, events": lambda name: self._sqlite(name, celery=(*PREFORK, "-E")),
             f"{POSTGRESQL}, 10 kB": lambda name: self._postgresql(name, LARGE),
-            f"{MARIADB}, 10 kB": lambda name: self._durable(name, self._servers.mariadb, LARGE),
+            f"{MARIADB}, 10 kB": lambda name: self._durable(name, self._servers.mariadb, LARGE, part=_BRISK),
             **{f"{SQLITE}{each}": partial(self._limited, self._sqlite) for each in LIMITS},
             **{f"{POSTGRESQL}{each}": partial(self._limited, self._postgresql) for each in LIMITS},
             SLOW_POSTGRESQL: lambda name: self._durable(name, self._servers.slow_postgresql),
-            MARIADB: lambda name: self._durable(name, self._servers.mariadb),
+            MARIADB: lambda name: self._durable(name, self._servers.mariadb, part=_BRISK),
             **{f"{REFERENCE}, {pool}": partial(self._plain, celery=_on(pool)) for pool in POOLS},
             **{f"{SQLITE}, {pool}": partial(self._sqlite, celery=_on(pool)) for pool in POOLS},
             **{f"{POSTGRESQL}, {pool}": partial(self._postgresql, celery=_on(pool)) for pool in POOLS},
-            "procrastinate": lambda name: self._peer(name, is_slow=True),
-            "oban": self._peer,
+            "procrastinate": lambda name: self._peer(name, part=_SLOW),
+            "oban": lambda name: self._peer(name, part=_BRISK),
             "pgqueuer": self._peer,
             "celery-once": self._once,
             "COPY, bare": self._floor,
@@ -98,11 +101,11 @@ class Catalogue:
     ) -> System:
         redis = self._servers.redis
         where = {"WORKMANAGER_BENCH_BROKER": redis.url, "WORKMANAGER_BENCH_RESULTS": redis.url}
-        return _celery(name, "plain", {**where, **(environment or {})}, [redis], celery, is_slow=True)
+        return _celery(name, "plain", {**where, **(environment or {})}, [redis], celery, part=_SLOW)
 
     def _rabbitmq(self, name: str) -> System:
         rabbitmq = self._servers.rabbitmq
-        return _celery(name, "plain", {"WORKMANAGER_BENCH_BROKER": rabbitmq.url}, [rabbitmq])
+        return _celery(name, "plain", {"WORKMANAGER_BENCH_BROKER": rabbitmq.url}, [rabbitmq], part=_BRISK)
 
     def _results_in_sql(self, name: str) -> System:
         redis, postgresql = self._servers.redis, self._servers.postgresql
@@ -110,7 +113,7 @@ class Catalogue:
             "WORKMANAGER_BENCH_BROKER": redis.url,
             "WORKMANAGER_BENCH_RESULTS": f"db+{postgresql.database(_slug(name))}",
         }
-        return _celery(name, "plain", where, [redis, postgresql], is_slow=True)
+        return _celery(name, "plain", where, [redis, postgresql], part=_SLOW)
 
     def _sqlite(
         self,
@@ -118,10 +121,10 @@ class Catalogue:
         environment: Mapping[str, str] | None = None,
         celery: Sequence[str] = PREFORK,
         *,
-        is_slow: bool = False,
+        part: int = 1,
     ) -> System:
         where = {"WORKMANAGER_BENCH_STORE": self._file(name)}
-        return _celery(name, "durable", {**where, **(environment or {})}, [], celery, is_slow=is_slow)
+        return _celery(name, "durable", {**where, **(environment or {})}, [], celery, part=part)
 
     def _postgresql(self, name: str, environment: Mapping[str, str] | None = None, **how: Any) -> System:
         return self._durable(name, self._servers.postgresql, environment, **how)
@@ -130,7 +133,7 @@ class Catalogue:
     def _limited(make: Callable[..., System], name: str) -> System:
         """Works with a limit each; where few may run at once, each end lets one more begin, and that takes long."""
         kind = name[name.index(",") :]
-        return make(name, {"WORKMANAGER_BENCH_LIMIT": LIMITS[kind]}, is_slow=LIMITS[kind].endswith(":2"))
+        return make(name, {"WORKMANAGER_BENCH_LIMIT": LIMITS[kind]}, part=_SLOW if LIMITS[kind].endswith(":2") else 1)
 
     def _durable(
         self,
@@ -139,18 +142,16 @@ class Catalogue:
         environment: Mapping[str, str] | None = None,
         celery: Sequence[str] = PREFORK,
         *,
-        is_slow: bool = False,
+        part: int = 1,
     ) -> System:
         where = {"WORKMANAGER_BENCH_STORE": server.database(_slug(name))}
-        return _celery(name, "durable", {**where, **(environment or {})}, [server], celery, is_slow=is_slow)
+        return _celery(name, "durable", {**where, **(environment or {})}, [server], celery, part=part)
 
-    def _peer(self, name: str, *, is_slow: bool = False) -> System:
+    def _peer(self, name: str, *, part: int = 1) -> System:
         python, server = python_of(name), self._servers.postgresql
         where = {"WORKMANAGER_BENCH_DSN": server.database(_slug(name)).replace("+psycopg", "")}
         driver = f"{name}_driver"
-        return System(
-            name, driver, python=python, environment=where, servers=[server], database=_slug(name), is_slow=is_slow
-        )
+        return System(name, driver, python=python, environment=where, servers=[server], database=_slug(name), part=part)
 
     def _once(self, name: str) -> System:
         redis = self._servers.redis
@@ -188,7 +189,7 @@ def _celery(
     servers: Sequence[Server],
     celery: Sequence[str] = PREFORK,
     *,
-    is_slow: bool = False,
+    part: int = 1,
 ) -> System:
     return System(
         name,
@@ -198,7 +199,7 @@ def _celery(
         environment=environment,
         servers=servers,
         database=_slug(name),
-        is_slow=is_slow,
+        part=part,
     )
 
 

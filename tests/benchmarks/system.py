@@ -82,7 +82,8 @@ def cpu_of(process: psutil.Process) -> float:
 class System:
     """One line of a table. `celery` holds the options of ``celery worker``; without, the driver itself can work.
 
-    `database`: its name on those of the `servers` that have databases.
+    `database`: its name on those of the `servers` that have databases. `part`: a drain takes this part of the usual
+    number of jobs, so that it lasts some seconds with slow systems, too.
     """
 
     def __init__(
@@ -95,9 +96,9 @@ class System:
         environment: Mapping[str, str] | None = None,
         servers: Sequence[Server] = (),
         database: str = "",
-        is_slow: bool = False,
+        part: int = 1,
     ) -> None:
-        self.name, self.servers, self.database, self.is_slow = name, servers, database, is_slow
+        self.name, self.servers, self.database, self.part = name, servers, database, part
         self._driver, self._python, self._celery = f"{_DRIVERS}.{driver}", python, celery
         self._environment = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
         self._process: subprocess.Popen[str] | None = None

@@ -34,8 +34,9 @@ def how(bench: Bench, rows: Sequence[Row], rounds: int) -> str:
     sizes = bench.sizes
     took = [f"{row.name} {bench.took[row.name] / 60:.1f}{_fewer(bench, row, rounds)}" for row in rows]
     return (
-        f"{rounds} rounds; drains of {sizes.drain:,} jobs ({sizes.slow:,} of slow systems), {sizes.single:,} single and"
-        f" {sizes.bulk:,} bulk enqueues, {sizes.samples:,} samples of latency a round. Minutes: {', '.join(took)}."
+        f"{rounds} rounds; drains of {sizes.drain:,} jobs (a half or an eighth of slower systems), {sizes.single:,}"
+        f" single and {sizes.bulk:,} bulk enqueues, {sizes.samples:,} samples of latency a round."
+        f" Minutes: {', '.join(took)}."
     )
 
 

@@ -10,9 +10,10 @@ import pytest
 
 from tests.benchmarks import __main__ as benchmarks
 from tests.benchmarks import goals, history, plot
-from tests.benchmarks.bench import QUICK, Bench, Row
+from tests.benchmarks.bench import QUICK, Bench, Row, is_wanted
 from tests.benchmarks.catalogue import REFERENCE, SQLITE
 from tests.benchmarks.goals import Goal
+from tests.benchmarks.statements import Statement, listing
 from tests.benchmarks.table import table
 from tests.conftest import need
 
@@ -95,6 +96,27 @@ def test_the_history_keeps_the_machine_and_the_ends(tmp_path):
     assert len(lines) == 2
     assert lines[0]["run"] == {"processors": "2"}
     assert lines[0]["figures"]["drain"]["SQLite"]["jobs/s"] == [2.0, 1.0, 3.0]
+
+
+def test_a_system_is_named_in_part_or_as_a_whole():
+    names = ["SQLite", "SQLite, events", "PostgreSQL"]
+
+    assert [name for name in names if is_wanted(name, ["SQLite"])] == ["SQLite", "SQLite, events"]
+    assert [name for name in names if is_wanted(name, ["=SQLite", "Post"])] == ["SQLite", "PostgreSQL"]
+    assert [name for name in names if is_wanted(name, None)] == names
+
+
+def test_a_statement_is_shortened_and_counted_by_the_work():
+    some = [Statement("SELECT a.one, a.two, a.three, a.four, a.five, a.six FROM a", 10, 300.0, 10, 0)]
+    some.append(Statement("COMMIT", 10, 100.0, 0, 500))
+
+    lines = listing(some, 20, most=1).splitlines()
+
+    assert lines[2:] == [
+        "| `SELECT … FROM a` | 0.500 | 30 | 15.0 | 75% | 0 |",
+        "| 1 others | 0.500 | 10 | 5.0 | 25% | 25 |",
+        "| all | 1.000 | 20 | 20.0 | 100% | 25 |",
+    ]
 
 
 def test_what_broke_has_a_line_and_the_run_goes_on():

@@ -25,7 +25,9 @@ def measure(bench: Bench, system: System) -> Measured:
 GROWTH = Row(
     "growth",
     "Beside other rows in the store",
-    ("growth on SQLite", "growth on PostgreSQL", "growth on MariaDB"),
+    ("growth on SQLite", "growth on PostgreSQL"),
     measure,
     rounds=1,
 )
+#: Apart, because no goal asks for it and a million rows take it long.
+ON_MARIADB = Row("growth-mariadb", "Beside other rows in the store, MariaDB", ("growth on MariaDB",), measure, rounds=1)

@@ -52,5 +52,5 @@ IDLE = Row(
     "An idle worker with two processes (peers: two workers); Redis: commands",
     (c.REFERENCE, c.RABBITMQ, *c.PEERS, c.SQLITE, c.POSTGRESQL, c.MARIADB),
     measure,
-    rounds=2,
+    rounds=1,
 )
