@@ -41,7 +41,7 @@ class Sizes:
 
 
 #: Enough to see that every benchmark works.
-QUICK = Sizes(200, 100, 30, 3, 50, 50, 0.5, 3.0, 0.5, (100, 200, 400), 3, 1_000)
+QUICK = Sizes(200, 100, 30, 3, 50, 50, 0.5, 3.0, 0.5, (50, 100, 200), 1, 1_000)
 
 #: One system's figures of one round, by the name of the column.
 Measured = Mapping[str, "float | Sequence[float]"]
