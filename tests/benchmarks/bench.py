@@ -99,6 +99,8 @@ class Bench:
         missing = self.absent.setdefault(row.name, {})
         if name in missing:
             return
+        if self._kept and self._kept[0].name != name:
+            self.release()
         begun = time.monotonic()
         try:
             measured = row.measure(self, self.catalogue.get(name))
