@@ -34,7 +34,7 @@ def how(bench: Bench, rows: Sequence[Row], rounds: int) -> str:
     sizes = bench.sizes
     took = [f"{row.name} {bench.took[row.name] / 60:.1f}{_fewer(bench, row, rounds)}" for row in rows]
     return (
-        f"{rounds} rounds; drains of {sizes.drain:,} jobs (a half or an eighth of slower systems), {sizes.single:,}"
+        f"{_rounds(rounds)}; drains of {sizes.drain:,} jobs (a half or an eighth of slower systems), {sizes.single:,}"
         f" single and {sizes.bulk:,} bulk enqueues, {sizes.samples:,} samples of latency a round."
         f" Minutes: {', '.join(took)}."
     )
@@ -42,9 +42,11 @@ def how(bench: Bench, rows: Sequence[Row], rounds: int) -> str:
 
 def _fewer(bench: Bench, row: Row, rounds: int) -> str:
     own = bench.rounds_of(row, rounds)
-    if own == rounds:
-        return ""
-    return f" ({own} round{'s' if own > 1 else ''})"
+    return "" if own == rounds else f" ({_rounds(own)})"
+
+
+def _rounds(count: int) -> str:
+    return f"{count} round{'s' if count > 1 else ''}"
 
 
 def _has_ratio(column: str) -> bool:
