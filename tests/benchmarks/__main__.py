@@ -118,6 +118,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.rows if name not in known]:
         parser.error(f"expected rows among {', '.join(known)}, got: {', '.join(unknown)}")
+    if options.quick and options.record:
+        parser.error("--quick measures nothing that is worth to be recorded")
     return options
 
 
