@@ -242,9 +242,9 @@ class Store(TakingStore):
         """Take an idle node off the list."""
         self._write(lambda conn: leasing.unregister(conn, node))
 
-    def nodes(self) -> list[leasing.NodeRow]:
-        """All node incarnations that are known."""
-        return self._read(leasing.nodes)
+    def nodes(self, host: str | None = None) -> list[leasing.NodeRow]:
+        """The node incarnations that are known: all, or those of one machine (as `NodeRow.host` names it)."""
+        return self._read(lambda conn: leasing.nodes(conn, host))
 
     # -- what time does -----------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, select, union, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, select, union, update
 
 from celery_workmanager.events import Change, WorkEvent
 from celery_workmanager.lifecycle import Move, leaves, reaches
@@ -124,9 +124,18 @@ def unfinished_with(
     unfinished = select(work.c.id).where(state_in(_UNFINISHED), work.c.id > after)
     if tag_name is not None:
         # Two indexed searches: the worker's own name is a tag without rows of its own.
-        tagged = unfinished.join(tag, tag.c.work == work.c.id).where(tag.c.tag == tag_name)
+        tagged = _among(tag.c.work, after).where(tag.c.tag == tag_name)
         found = union(tagged, unfinished.where(work.c.worker == tag_name)).order_by("id").limit(limit)
         return list(connection.execute(found).scalars())
     if unique_name is not None:
-        unfinished = unfinished.join(member, member.c.work == work.c.id).where(member.c.name == unique_name)
-    return list(connection.execute(unfinished.order_by(work.c.id).limit(limit)).scalars())
+        unfinished = _among(member.c.work, after).where(member.c.name == unique_name)
+    return list(connection.execute(unfinished.order_by("id").limit(limit)).scalars())
+
+
+def _among(key: ColumnElement[str], after: str) -> Select[Any]:
+    """The unfinished works whose ids stand in `key`, beyond `after`.
+
+    Said of that column: of the works' own ids, SQLite would walk through all works in order if it knows of tags that
+    most works have.
+    """
+    return select(key.label("id")).join(work, work.c.id == key).where(state_in(_UNFINISHED), key > after)

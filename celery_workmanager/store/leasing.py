@@ -74,9 +74,11 @@ def unregister(connection: Connection, node_id: str) -> None:
         connection.execute(delete(node).where(node.c.id == node_id))
 
 
-def nodes(connection: Connection) -> list[NodeRow]:
-    """All node incarnations that are known."""
-    return [NodeRow(**row) for row in connection.execute(select(node).order_by(node.c.id)).mappings()]
+def nodes(connection: Connection, host: str | None = None) -> list[NodeRow]:
+    """The node incarnations that are known: all, or those of one machine."""
+    known = select(node).order_by(node.c.id)
+    rows = connection.execute(known if host is None else known.where(node.c.host == host))
+    return [NodeRow(**row) for row in rows.mappings()]
 
 
 def give_up(connection: Connection, node_ids: Sequence[str]) -> None:

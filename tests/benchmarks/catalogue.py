@@ -19,6 +19,11 @@ POOLS = {"threads": 2, "solo": 1, "gevent": 100}
 LARGE = {"WORKMANAGER_BENCH_TEXT": "10000"}
 #: Works beside those that are measured, which use what most works don't.
 BESIDE = {"WORKMANAGER_BENCH_BESIDE": "1000"}
+#: Limits that each work of a drain has: over how many keys they are spread, and how many of a key run at once.
+LIMITS = {", one key with room": "1:100000", ", 100 keys with room": "100:1000", ", one key, two at once": "1:2"}
+
+#: What part of the jobs is drained of systems that are slower than the fastest.
+_BRISK, _SLOW = 2, 8
 
 REFERENCE = "Celery, Redis"
 RABBITMQ = "Celery, RabbitMQ, no results"
@@ -69,19 +74,23 @@ class Catalogue:
             f"{SQLITE}, constraints and limits": lambda name: self._sqlite(name, BESIDE),
             f"{SQLITE}, events": lambda name: self._sqlite(name, celery=(*PREFORK, "-E")),
             f"{POSTGRESQL}, 10 kB": lambda name: self._postgresql(name, LARGE),
+            f"{MARIADB}, 10 kB": lambda name: self._durable(name, self._servers.mariadb, LARGE, part=_BRISK),
+            **{f"{SQLITE}{each}": partial(self._limited, self._sqlite) for each in LIMITS},
+            **{f"{POSTGRESQL}{each}": partial(self._limited, self._postgresql) for each in LIMITS},
             SLOW_POSTGRESQL: lambda name: self._durable(name, self._servers.slow_postgresql),
-            MARIADB: lambda name: self._durable(name, self._servers.mariadb),
+            MARIADB: lambda name: self._durable(name, self._servers.mariadb, part=_BRISK),
             **{f"{REFERENCE}, {pool}": partial(self._plain, celery=_on(pool)) for pool in POOLS},
             **{f"{SQLITE}, {pool}": partial(self._sqlite, celery=_on(pool)) for pool in POOLS},
             **{f"{POSTGRESQL}, {pool}": partial(self._postgresql, celery=_on(pool)) for pool in POOLS},
-            "procrastinate": lambda name: self._peer(name, is_slow=True),
-            "oban": self._peer,
+            "procrastinate": lambda name: self._peer(name, part=_SLOW),
+            "oban": lambda name: self._peer(name, part=_BRISK),
             "pgqueuer": self._peer,
             "celery-once": self._once,
             "COPY, bare": self._floor,
             "the pool, no store": lambda name: System(name, "limit"),
             "Django on PostgreSQL": lambda name: self._django(name, self._servers.postgresql.database(_slug(name))),
             "Django on SQLite": lambda name: self._django(name, self._file(name)),
+            "Django on MariaDB": lambda name: self._django(name, self._servers.mariadb.database(_slug(name))),
             "growth on SQLite": self._growth_on_sqlite,
             "growth on PostgreSQL": lambda name: self._growth(name, self._servers.postgresql),
             "growth on MariaDB": lambda name: self._growth(name, self._servers.mariadb),
@@ -92,11 +101,11 @@ class Catalogue:
     ) -> System:
         redis = self._servers.redis
         where = {"WORKMANAGER_BENCH_BROKER": redis.url, "WORKMANAGER_BENCH_RESULTS": redis.url}
-        return _celery(name, "plain", {**where, **(environment or {})}, [redis], celery, is_slow=True)
+        return _celery(name, "plain", {**where, **(environment or {})}, [redis], celery, part=_SLOW)
 
     def _rabbitmq(self, name: str) -> System:
         rabbitmq = self._servers.rabbitmq
-        return _celery(name, "plain", {"WORKMANAGER_BENCH_BROKER": rabbitmq.url}, [rabbitmq])
+        return _celery(name, "plain", {"WORKMANAGER_BENCH_BROKER": rabbitmq.url}, [rabbitmq], part=_BRISK)
 
     def _results_in_sql(self, name: str) -> System:
         redis, postgresql = self._servers.redis, self._servers.postgresql
@@ -104,28 +113,45 @@ class Catalogue:
             "WORKMANAGER_BENCH_BROKER": redis.url,
             "WORKMANAGER_BENCH_RESULTS": f"db+{postgresql.database(_slug(name))}",
         }
-        return _celery(name, "plain", where, [redis, postgresql], is_slow=True)
+        return _celery(name, "plain", where, [redis, postgresql], part=_SLOW)
 
     def _sqlite(
-        self, name: str, environment: Mapping[str, str] | None = None, celery: Sequence[str] = PREFORK
+        self,
+        name: str,
+        environment: Mapping[str, str] | None = None,
+        celery: Sequence[str] = PREFORK,
+        *,
+        part: int = 1,
     ) -> System:
         where = {"WORKMANAGER_BENCH_STORE": self._file(name)}
-        return _celery(name, "durable", {**where, **(environment or {})}, [], celery)
+        return _celery(name, "durable", {**where, **(environment or {})}, [], celery, part=part)
 
     def _postgresql(self, name: str, environment: Mapping[str, str] | None = None, **how: Any) -> System:
         return self._durable(name, self._servers.postgresql, environment, **how)
 
+    @staticmethod
+    def _limited(make: Callable[..., System], name: str) -> System:
+        """Works with a limit each; where few may run at once, each end lets one more begin, and that takes long."""
+        kind = name[name.index(",") :]
+        return make(name, {"WORKMANAGER_BENCH_LIMIT": LIMITS[kind]}, part=_SLOW if LIMITS[kind].endswith(":2") else 1)
+
     def _durable(
-        self, name: str, server: Server, environment: Mapping[str, str] | None = None, celery: Sequence[str] = PREFORK
+        self,
+        name: str,
+        server: Server,
+        environment: Mapping[str, str] | None = None,
+        celery: Sequence[str] = PREFORK,
+        *,
+        part: int = 1,
     ) -> System:
         where = {"WORKMANAGER_BENCH_STORE": server.database(_slug(name))}
-        return _celery(name, "durable", {**where, **(environment or {})}, [server], celery)
+        return _celery(name, "durable", {**where, **(environment or {})}, [server], celery, part=part)
 
-    def _peer(self, name: str, *, is_slow: bool = False) -> System:
+    def _peer(self, name: str, *, part: int = 1) -> System:
         python, server = python_of(name), self._servers.postgresql
         where = {"WORKMANAGER_BENCH_DSN": server.database(_slug(name)).replace("+psycopg", "")}
         driver = f"{name}_driver"
-        return System(name, driver, python=python, environment=where, servers=[server], is_slow=is_slow)
+        return System(name, driver, python=python, environment=where, servers=[server], database=_slug(name), part=part)
 
     def _once(self, name: str) -> System:
         redis = self._servers.redis
@@ -135,7 +161,7 @@ class Catalogue:
     def _floor(self, name: str) -> System:
         server = self._servers.postgresql
         where = {"WORKMANAGER_BENCH_DSN": server.database(_slug(name)).replace("+psycopg", "")}
-        return System(name, "floor", environment=where, servers=[server])
+        return System(name, "floor", environment=where, servers=[server], database=_slug(name))
 
     def _django(self, name: str, url: str) -> System:
         return System(name, "django_site", environment={"SITE_DATABASE_URL": url})
@@ -163,7 +189,7 @@ def _celery(
     servers: Sequence[Server],
     celery: Sequence[str] = PREFORK,
     *,
-    is_slow: bool = False,
+    part: int = 1,
 ) -> System:
     return System(
         name,
@@ -172,7 +198,8 @@ def _celery(
         celery=celery,
         environment=environment,
         servers=servers,
-        is_slow=is_slow,
+        database=_slug(name),
+        part=part,
     )
 
 

@@ -23,9 +23,10 @@ PEERS: dict[str, tuple[list[str], tuple[int, int]]] = {
 
 def python_of(peer: str) -> str:
     """The interpreter of the peer's environment. Raises Absent when it can't be installed."""
-    folder = ROOT / f".venv-bench-{peer}"
+    made = _made(peer)
+    folder = made.parent
     packages, lowest = PEERS[peer]
-    python, made = folder / "bin" / "python", folder / ".made"
+    python = folder / "bin" / "python"
     if made.exists():
         return str(python)
     print(f"Setting up {folder.name} (once) ...", flush=True)
@@ -35,9 +36,16 @@ def python_of(peer: str) -> str:
     return str(python)
 
 
+def _made(peer: str) -> Path:
+    """What is there when the peer's environment is complete."""
+    return ROOT / f".venv-bench-{peer}" / ".made"
+
+
 def version_of(peer: str) -> str:
-    """The installed version of the peer."""
-    code = f"from importlib.metadata import version; print(version({peer!r}))"
+    """The installed version of the peer, and the Python it runs on. Raises Absent where it isn't installed."""
+    if not _made(peer).exists():
+        raise Absent(f"{peer} isn't installed")
+    code = f"import importlib.metadata as m, platform as p; print(m.version({peer!r}), 'on Python', p.python_version())"
     return subprocess.run([python_of(peer), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 

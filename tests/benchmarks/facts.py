@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import platform
+import re
 import sqlite3
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
 import psutil
+from kombu.connection import Connection as BrokerConnection
 
+from tests import services
 from tests.benchmarks.environments import PEERS, version_of
-from tests.benchmarks.servers import Absent
+from tests.benchmarks.servers import Absent, postgresql_binaries
+
+#: The first number with dots in what a server says of itself.
+_NUMBER = re.compile(r"\d+(\.\d+)+")
 
 
 def facts() -> dict[str, str]:
@@ -22,19 +28,25 @@ def facts() -> dict[str, str]:
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
+        "commit": commit(),
         "sqlite": sqlite3.sqlite_version,
-        "load": f"{psutil.getloadavg()[0]:.1f}",
     }
-    found |= {name: version(name) for name in ("celery", "kombu", "sqlalchemy", "psycopg", "redis")}
-    for program in ("postgres", "mariadbd", "redis-server"):
-        if answer := _says(program):
-            found[program] = answer
+    packages = ("celery", "kombu", "billiard", "sqlalchemy", "psycopg", "pymysql", "redis", "django", "gevent")
+    found |= {name: version(name) for name in packages}
+    for program, answer in _servers().items():
+        if number := _NUMBER.search(answer):
+            found[program] = number[0]
     for peer in PEERS:
         try:
             found[peer] = version_of(peer)
         except Absent:
             continue
     return found
+
+
+def load() -> str:
+    """How many processes have lately wanted a processor: in one, five and fifteen minutes."""
+    return " ".join(f"{each:.1f}" for each in psutil.getloadavg())
 
 
 def commit() -> str:
@@ -57,9 +69,29 @@ def _processor() -> str:
         return platform.machine()
 
 
+def _servers() -> dict[str, str]:
+    """What each server says of its version; nothing of one that isn't there."""
+    try:
+        postgres = _says(str(postgresql_binaries() / "postgres"))
+    except Absent:
+        postgres = ""
+    return {
+        "PostgreSQL": postgres,
+        "MariaDB": _says("mariadbd"),
+        "Redis": _says("redis-server"),
+        "RabbitMQ": "" if services.why_not("rabbitmq") else _rabbitmq(),
+    }
+
+
 def _says(program: str) -> str:
     try:
         done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
     except OSError:
         return ""
-    return done.stdout.strip()[:80]
+    return done.stdout.strip()
+
+
+def _rabbitmq() -> str:
+    with BrokerConnection(services.RABBITMQ_URL, connect_timeout=5) as connection:
+        connection.connect()
+        return str(connection.connection.server_properties.get("version", ""))

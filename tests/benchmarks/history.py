@@ -1,19 +1,20 @@
-"""What each release measured, one line of JSON each, so that a slow change is seen."""
+"""What each release measured: one line of JSON a run, so that a slow change is seen, and the latest run as a page."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.benchmarks.bench import Bench
-from tests.benchmarks.facts import commit
 from tests.benchmarks.figures import median
 
-HISTORY = Path(__file__).parents[2] / "docs" / "benchmarks" / "history.jsonl"
+FOLDER = Path(__file__).parents[2] / "docs" / "benchmarks"
+HISTORY = "history.jsonl"
 
 
-def add(bench: Bench, machine: dict[str, str], rounds: int) -> None:
+def add(bench: Bench, run: Mapping[str, str], folder: Path = FOLDER) -> None:
     """Append this run: median, lowest and highest of each figure, by row, system and column."""
     figures = {
         row: {
@@ -22,10 +23,16 @@ def add(bench: Bench, machine: dict[str, str], rounds: int) -> None:
         }
         for row, systems in bench.figures.items()
     }
-    line = {"at": datetime.now(UTC).date().isoformat(), "commit": commit(), "rounds": rounds, "machine": machine}
-    HISTORY.parent.mkdir(parents=True, exist_ok=True)
-    with HISTORY.open("a") as file:
-        file.write(json.dumps({**line, "figures": figures, "absent": bench.absent}, ensure_ascii=False) + "\n")
+    line = {"at": datetime.now(UTC).date().isoformat(), "run": dict(run), "figures": figures, "absent": bench.absent}
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / HISTORY).open("a") as file:
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def write(page: str, name: str, folder: Path = FOLDER) -> None:
+    """Keep the tables of this run under `name`; those of an earlier one go."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.md").write_text(page)
 
 
 def _short(value: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ENVIRONMENT = "WORKMANAGER_BENCH_MARKS"
@@ -34,8 +35,8 @@ class Marks:
         """When a job began; 0.0 if it hasn't."""
         return self._times[number]
 
-    def wait(self, count: int, deadline: float) -> None:
-        """Return when jobs 0 … `count` have begun; looking costs next to nothing."""
+    def wait(self, count: int, deadline: float, check: Callable[[], None] = lambda: None) -> None:
+        """Return when jobs 0 … `count` have begun; looking costs next to nothing. `check` may raise meanwhile."""
         end = time.monotonic() + deadline
         while self._seen < count:
             if self._times[self._seen]:
@@ -43,12 +44,14 @@ class Marks:
             elif time.monotonic() > end:
                 raise TimeoutError(f"expected {count} starts within {deadline} s, got: {self._seen} in a row")
             else:
+                check()
                 time.sleep(0.02)
 
-    def wait_any(self, count: int, deadline: float) -> None:
+    def wait_any(self, count: int, deadline: float, check: Callable[[], None] = lambda: None) -> None:
         """Return when any of jobs 0 … `count` has begun."""
         end = time.monotonic() + deadline
         while not self.begun(count):
+            check()
             if time.monotonic() > end:
                 raise TimeoutError(f"expected a start within {deadline} s, got none")
             time.sleep(0.005)

@@ -26,6 +26,7 @@ from tests import services
 from tests.benchmarks.slow_flush import library
 
 _PATIENCE = 60.0
+_CALLS = "SELECT sum(calls) FROM pg_stat_statements JOIN pg_database ON pg_database.oid = dbid WHERE datname = '{name}'"
 
 
 class Absent(Exception):
@@ -34,11 +35,14 @@ class Absent(Exception):
 
 @dataclass
 class Server:
-    """A server of the run: its URL, its process, and how many statements or commands it has executed so far."""
+    """A server of the run: its URL, its process, and how many statements or commands it has executed so far.
+
+    `statements` takes the database that is asked about; a server that knows only of all together counts these.
+    """
 
     url: str
     process: psutil.Process | None
-    statements: Callable[[], int] | None = None
+    statements: Callable[[str], int] | None = None
 
     def cpu(self) -> float | None:
         """Processor seconds so far, those of its ended children included."""
@@ -57,7 +61,25 @@ class Server:
     def database(self, name: str) -> str:
         """An empty database; returns its URL."""
         services.administer(f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name}", url=self.url)
+        return self.url_of(name)
+
+    def url_of(self, name: str) -> str:
+        """The URL of that database."""
         return make_url(self.url).set(database=name).render_as_string(hide_password=False)
+
+    @property
+    def _is_postgresql(self) -> bool:
+        return make_url(self.url).get_backend_name() == "postgresql"
+
+    def checkpoint(self) -> None:
+        """Write what lies in memory: the next time by the clock is then minutes away."""
+        if self._is_postgresql:
+            services.administer("CHECKPOINT", url=self.url)
+
+    def settle(self, name: str) -> None:
+        """Vacuum and analyse a database, as the server would in time, but not in the middle of a measurement."""
+        if self._is_postgresql:
+            services.administer("VACUUM (ANALYZE)", url=self.url_of(name))
 
 
 class Servers:
@@ -74,7 +96,7 @@ class Servers:
         redis.start()
         self._stack.callback(redis.stop)
 
-        def commands() -> int:
+        def commands(_database: str) -> int:
             import redis as client
 
             with client.Redis.from_url(redis.url) as connection:
@@ -110,14 +132,15 @@ class Servers:
         folder, port = self._folder(), services.free_port()
         how = [f"--datadir={folder}", f"--socket={folder}/socket", f"--port={port}", "--bind-address=127.0.0.1"]
         _run("mariadb-install-db", "--no-defaults", how[0], "--auth-root-authentication-method=normal")
-        process = self._start(["mariadbd", "--no-defaults", "--user=root", *how], folder)
+        size = ["--innodb-buffer-pool-size=256M", "--innodb-log-file-size=1G"]  # as much as PostgreSQL has
+        process = self._start(["mariadbd", "--no-defaults", "--user=root", *how, *size], folder)
         url = f"mariadb+pymysql://root@127.0.0.1:{port}/"
         _await(lambda: services.administer("SELECT 1", url=url))
-        return Server(url, process, lambda: _number(url, "SHOW GLOBAL STATUS LIKE 'Questions'", 1))
+        return Server(url, process, lambda _: _number(url, "SHOW GLOBAL STATUS LIKE 'Questions'", 1))
 
     def _postgresql(self, environment: dict[str, str]) -> Server:
         folder, port = self._folder(), services.free_port()
-        binaries = _postgresql_binaries()
+        binaries = postgresql_binaries()
         user = {"user": "postgres", "group": "postgres"} if os.getuid() == 0 else {}
         if user:
             shutil.chown(folder, "postgres", "postgres")
@@ -128,7 +151,7 @@ class Servers:
         process = self._start([str(binaries / "postgres"), "-D", str(data), *options, *size], folder, environment, user)
         url = f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
         _await(lambda: services.administer("CREATE EXTENSION IF NOT EXISTS pg_stat_statements", url=url))
-        return Server(url, process, lambda: _number(url, "SELECT sum(calls) FROM pg_stat_statements"))
+        return Server(url, process, lambda name: _number(url, _CALLS.format(name=name)))
 
     def _folder(self) -> Path:
         return Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="workmanager-bench-")))
@@ -166,7 +189,8 @@ def _need(program: str) -> None:
         raise Absent(f"no {program} on the PATH")
 
 
-def _postgresql_binaries() -> Path:
+def postgresql_binaries() -> Path:
+    """The folder of PostgreSQL's programs. Raises Absent."""
     found = shutil.which("postgres")
     folders = [Path(found).resolve().parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not folders:

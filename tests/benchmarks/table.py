@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tests.benchmarks.bench import Bench, Row
 from tests.benchmarks.figures import median, number, spread
@@ -15,16 +15,38 @@ def table(bench: Bench, row: Row) -> str:
     """One row's table; whoever is absent has a line that says why."""
     found = bench.figures.get(row.name, {})
     columns = list(dict.fromkeys(column for each in found.values() for column in each))
-    reference = next((name for name in row.systems if name in found), "")
+    reference = found.get(row.systems[0], {})  # no ratio to whoever happens to be there
     head = [cell for column in columns for cell in ((column, "ratio") if _has_ratio(column) else (column,))]
-    lines = [f"## {row.title}", "", f"| | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
+    lines = [f"## {row.title}", "", f"| | {' | '.join(head or ['figures'])} |", "|---" * (max(1, len(head)) + 1) + "|"]
     for name in row.systems:
         if name in found:
-            lines.append(f"| {name} | {' | '.join(_cells(found[name], found[reference], columns))} |")
+            lines.append(f"| {name} | {' | '.join(_cells(found[name], reference, columns))} |")
         elif name in bench.absent.get(row.name, {}):
             why = bench.absent[row.name][name].replace("|", "/").replace("\n", " ")
             lines.append(f"| {name} | absent: {why} |" + " |" * (len(head) - 1))
+    if row.name in bench.notes:
+        lines += ["", bench.notes[row.name]]
     return "\n".join(lines)
+
+
+def how(bench: Bench, rows: Sequence[Row], rounds: int) -> str:
+    """How much was measured, and how long each row took."""
+    sizes = bench.sizes
+    took = [f"{row.name} {bench.took[row.name] / 60:.1f}{_fewer(bench, row, rounds)}" for row in rows]
+    return (
+        f"{_rounds(rounds)}; drains of {sizes.drain:,} jobs (a half or an eighth of slower systems), {sizes.single:,}"
+        f" single and {sizes.bulk:,} bulk enqueues, {sizes.samples:,} samples of latency a round."
+        f" Minutes: {', '.join(took)}."
+    )
+
+
+def _fewer(bench: Bench, row: Row, rounds: int) -> str:
+    own = bench.rounds_of(row, rounds)
+    return "" if own == rounds else f" ({_rounds(own)})"
+
+
+def _rounds(count: int) -> str:
+    return f"{count} round{'s' if count > 1 else ''}"
 
 
 def _has_ratio(column: str) -> bool:

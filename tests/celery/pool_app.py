@@ -48,8 +48,9 @@ def note(file: str, **facts: Any) -> None:
 
 
 @app.task(base=Worker)
-def noop() -> None:
+def noop(n: int, text: str = "") -> dict[str, int]:
     """Nothing: for figures."""
+    return {"n": n}
 
 
 @app.task(base=Worker, bind=True)

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from celery_workmanager import lease as lease_module
+from celery_workmanager import upkeep as upkeep_module
 from celery_workmanager.errors import StoreUnavailable
 from celery_workmanager.lease import END, WARN, this_host
 from celery_workmanager.store.leasing import NodeRow
@@ -241,6 +242,23 @@ def test_the_works_of_a_process_of_this_machine_that_has_died_are_healed_at_once
     assert world.store.owned("dead") == {}
     assert "dead" not in nodes(world)
     assert world.info(work_id).node == node.lease.node
+
+
+def test_healing_reads_no_nodes_of_other_machines(world, monkeypatch):
+    """Each node of a large fleet would otherwise read all the others, every few seconds."""
+    node = world.node().join()
+    elsewhere = NodeRow("elsewhere", "n", "other/boot/pid", 1, 1, 0, world.clock.now() + 3600 * SECOND, "{}")
+    world.store.register(elsewhere)
+    seen = []
+
+    def look(rows):
+        seen.append([row.id for row in rows])
+        return []
+
+    monkeypatch.setattr(upkeep_module, "dead_nodes", look)
+    world.node().upkeep.step()
+    assert seen == [[node.lease.node]]
+    assert set(nodes(world)) == {node.lease.node, "elsewhere"}
 
 
 def test_a_living_process_is_not_gone_and_one_that_took_its_number_is_not_it():

@@ -94,3 +94,23 @@ def test_an_explanation_is_a_few_statements_none_of_which_reads_a_whole_table(st
         with store.database.plain() as connection:
             found = [query_plans.explained(connection, *each) for each in statements]
         assert [each for each in found if each.reads_a_whole_table] == []
+
+
+def test_a_rare_tag_or_name_is_cancelled_by_its_own_index_though_most_works_have_the_same_tag(tmp_path: Path):
+    """SQLite with statistics: the average tag is that of all works, so walking through them seems cheap."""
+    store = make_store(f"sqlite:///{tmp_path / 'store.sqlite3'}")
+    put(store, *(job(f"many-{n:04}", tags={"many"}) for n in range(1000)))
+    with store.database.plain() as connection:
+        connection.execute(text("ANALYZE"))
+    put(store, job("rare", tags={"rare"}))
+    with query_plans.recorded(store) as statements:
+        store.cancel_matching(unique_name="none")
+        store.cancel_matching(tag="rare")
+    with store.database.plain() as connection:
+        for statement, parameters in statements:
+            if statement.startswith("SELECT"):
+                plan = "\n".join(
+                    row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+                )
+                assert "autoindex_workmanager_work_1 (id>?)" not in plan, plan
+    store.close()

@@ -11,7 +11,9 @@ from celery import Celery
 from sqlalchemy import text
 
 from celery_workmanager import (
+    Constraints,
     ExistingWorkPolicy,
+    Limit,
     OneTimeWorkRequest,
     State,
     WorkContinuation,
@@ -20,6 +22,7 @@ from celery_workmanager import (
     queries,
     schema,
 )
+from tests.benchmarks.counting import count_here
 from tests.benchmarks.drivers.driver import BULK, PATIENCE, TEXT, Driver, serve
 from tests.benchmarks.marks import mark
 
@@ -46,6 +49,7 @@ def build(store_url: str) -> Celery:
     return made
 
 
+count_here()
 app = build(os.environ.get("WORKMANAGER_BENCH_STORE", "sqlite://"))
 
 
@@ -57,7 +61,13 @@ class DurableDriver(Driver):
         self.manager = WorkManager.get_instance(app)
         self.work = app.tasks["bench.work"]
 
+        keys, most = map(int, os.environ.get("WORKMANAGER_BENCH_LIMIT", "0:0").split(":"))
+        #: The limits over which works are spread; none as a rule.
+        self.limits = [Limit(f"oven-{number}", most) for number in range(keys)]
+
     def _request(self, number: int, **options: Any) -> OneTimeWorkRequest:
+        if self.limits:
+            options["concurrency"] = self.limits[number % len(self.limits)]
         return OneTimeWorkRequest(self.work, {"n": number, "text": TEXT}, **options)
 
     def reset(self) -> None:
@@ -72,8 +82,6 @@ class DurableDriver(Driver):
         """Works that are not measured: they wait for a node with a label, or for tomorrow and room in a limit."""
         if not count:
             return
-        from celery_workmanager import Constraints, Limit
-
         here = Constraints(node_labels=("zone=elsewhere",))
         limited = {"initial_delay": timedelta(days=1), "concurrency": Limit("oven", 1)}
         for options in ({"constraints": here}, limited):

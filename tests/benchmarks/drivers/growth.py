@@ -50,10 +50,10 @@ class Place:
 
     def _gather_statistics(self) -> None:
         # As the database does by itself in time.
-        say = {"postgresql": "VACUUM ANALYZE", "sqlite": "ANALYZE"}.get(self.store.database.dialect)
-        if say is not None:
-            with self.store.database.plain() as connection:
-                connection.execute(text(say))
+        says = {"postgresql": "VACUUM ANALYZE", "sqlite": "ANALYZE"}
+        say = says.get(self.store.database.dialect, f"ANALYZE TABLE {work.name}, {tag.name}")
+        with self.store.database.plain() as connection:
+            connection.execute(text(say)).close()
 
     def _enqueue(self, count: int, label: str, delay: timedelta = timedelta(0)) -> Sequence[str]:
         requests = [OneTimeWorkRequest(self._work, {"n": n}, tags={label}, initial_delay=delay) for n in range(count)]

@@ -7,19 +7,24 @@ from datetime import UTC, datetime
 from typing import Any
 
 from celery import Celery, chain, chord, group
+from kombu.entity import Exchange, Queue
 
 from tests.benchmarks.drivers.driver import PATIENCE, TEXT, Driver, serve
 from tests.benchmarks.marks import mark
 
 BROKER = os.environ.get("WORKMANAGER_BENCH_BROKER", "redis://127.0.0.1:6379/0")
 RESULTS = os.environ.get("WORKMANAGER_BENCH_RESULTS", "")
-QUEUE = "workmanager-bench"
+#: Of this run alone: the broker may be shared.
+QUEUE = os.environ.get("WORKMANAGER_BENCH_QUEUE", "workmanager-bench")
+#: Seconds after which a broker that is nobody's own forgets the queue.
+_FORGOTTEN_AFTER = 3600
 
 app = Celery("plain", broker=BROKER, backend=RESULTS or None, set_as_current=False)
 app.conf.update(
     broker_connection_retry_on_startup=True,
     worker_hijack_root_logger=False,
     task_default_queue=QUEUE,
+    task_queues=[Queue(QUEUE, Exchange(QUEUE), QUEUE, expires=_FORGOTTEN_AFTER)],
     task_ignore_result=not RESULTS,
     task_acks_late=os.environ.get("WORKMANAGER_BENCH_ACKS_LATE") == "1",
 )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tests.benchmarks import catalogue as c
-from tests.benchmarks.bench import PATIENCE, Bench, Measured, Row
-from tests.benchmarks.system import System
+from tests.benchmarks.bench import Bench, Measured, Row
+from tests.benchmarks.system import PATIENCE, System
 
 RATE = "jobs/s"
 
@@ -12,27 +12,21 @@ RATE = "jobs/s"
 def measure(bench: Bench, system: System, workers: int = 1) -> Measured:
     """Fill, then start workers; the time they need to boot doesn't count."""
     count = bench.drain_size(system)
-    bench.marks.clear()
-    system.call("reset")
-    system.call("enqueue_many", 0, count)
+    bench.fill(system, count)
     with system.workers(workers) as running:
-        bench.marks.wait_any(count, PATIENCE)
-        before, servers, begun = running.cpu(), _cpu(system), bench.marks.begun(count)
-        bench.marks.wait(count, PATIENCE)
+        bench.marks.wait_any(count, PATIENCE, running.check)
+        before, servers, begun = running.cpu(), system.servers_cpu(), bench.marks.begun(count)
+        bench.marks.wait(count, PATIENCE, running.check)
         system.call("check_done", count)
         left = max(1, count - begun)
         costs = {"worker CPU µs": (running.cpu() - before) / left * 1e6}
-        costs |= {"server CPU µs": (_cpu(system) - servers) / left * 1e6} if system.servers else {}
+        costs |= {"server CPU µs": (system.servers_cpu() - servers) / left * 1e6} if system.servers else {}
     return {RATE: (count - 1) / bench.marks.span(count), **costs}
-
-
-def _cpu(system: System) -> float:
-    return sum(server.cpu() or 0.0 for server in system.servers)
 
 
 DRAIN = Row(
     "drain",
-    "Drain of no-op jobs, concurrency 2",
+    "Drain of no-op jobs with 30 bytes of arguments, concurrency 2",
     (
         c.REFERENCE,
         c.RABBITMQ,
@@ -48,9 +42,10 @@ DRAIN = Row(
 )
 POOLS = Row(
     "pools",
-    "Drain on Celery's other pools",
+    "Drain on Celery's other pools: threads 2, solo 1, gevent 100",
     tuple(f"{each}, {pool}" for pool in c.POOLS for each in (c.REFERENCE, c.SQLITE, c.POSTGRESQL)),
     measure,
+    rounds=3,
 )
 UNUSED = Row(
     "unused",
@@ -65,8 +60,16 @@ UNUSED = Row(
 LARGE = Row(
     "large",
     "Drain of jobs with 10 kB of arguments each",
-    (f"{c.REFERENCE}, 10 kB", f"{c.SQLITE}, 10 kB", f"{c.POSTGRESQL}, 10 kB"),
+    tuple(f"{each}, 10 kB" for each in (c.REFERENCE, c.SQLITE, c.POSTGRESQL, c.MARIADB)),
     measure,
+    rounds=3,
+)
+LIMITS = Row(
+    "limits",
+    "Drain of works that each have a limit over the fleet",
+    tuple(f"{store}{extra}" for store in (c.SQLITE, c.POSTGRESQL) for extra in ("", *c.LIMITS)),
+    measure,
+    rounds=3,
 )
 
 
@@ -75,17 +78,22 @@ def measure_workers(bench: Bench, system: System) -> Measured:
     return {f"{count} × 2, {RATE}": measure(bench, system, count)[RATE] for count in (1, 2, 4, 8)}
 
 
-WORKERS = Row("workers", "Drain by one to eight workers on one machine", (c.POSTGRESQL, c.SQLITE), measure_workers)
+WORKERS = Row(
+    "workers",
+    "Drain by one to eight workers on one machine",
+    (c.POSTGRESQL, c.SQLITE, c.MARIADB),
+    measure_workers,
+    rounds=1,
+)
 
 
 def measure_many(bench: Bench, system: System) -> Measured:
     """A million works in one go, and what they leave in the database."""
     count = bench.sizes.many
-    bench.marks.clear()
-    system.call("reset")
-    filled = system.call("enqueue_many", 0, count).seconds
-    with system.workers():
-        bench.marks.wait(count, PATIENCE + count / 500)
+    patience = PATIENCE + count / 500
+    filled = bench.fill(system, count, patience=patience)
+    with system.workers() as running:
+        bench.marks.wait(count, patience, running.check)
         system.call("check_done", count)
     size = system.call("size").value
     return {
@@ -93,7 +101,8 @@ def measure_many(bench: Bench, system: System) -> Measured:
         RATE: (count - 1) / bench.marks.span(count),
         "table bytes a work": size["table"] / count,
         "index bytes a work": size["indexes"] / count,
+        "database MiB": (size["table"] + size["indexes"]) / 2**20,
     }
 
 
-MILLION = Row("million", "A million works in one go", (c.POSTGRESQL, c.SQLITE), measure_many)
+MILLION = Row("million", "A million works in one go", (c.POSTGRESQL, c.SQLITE), measure_many, rounds=1)

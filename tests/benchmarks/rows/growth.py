@@ -6,11 +6,14 @@ from tests.benchmarks.bench import Bench, Measured, Row
 from tests.benchmarks.figures import median
 from tests.benchmarks.system import System
 
+#: Seconds in which a million rows must be there.
+_FILLING = 1200.0
+
 
 def measure(bench: Bench, system: System) -> Measured:
     """The stores in turn; the last column of each operation says how much more the largest costs than the smallest."""
     rows = bench.sizes.rows
-    system.call("fill", rows)
+    system.call("fill", rows, patience=_FILLING)
     measured: dict[str, float] = {}
     for operation, times in system.call("measure", bench.sizes.times).value.items():
         middles = [median(each) for each in times]
@@ -22,6 +25,9 @@ def measure(bench: Bench, system: System) -> Measured:
 GROWTH = Row(
     "growth",
     "Beside other rows in the store",
-    ("growth on SQLite", "growth on PostgreSQL", "growth on MariaDB"),
+    ("growth on SQLite", "growth on PostgreSQL"),
     measure,
+    rounds=1,
 )
+#: Apart, because no goal asks for it and a million rows take it long.
+ON_MARIADB = Row("growth-mariadb", "Beside other rows in the store, MariaDB", ("growth on MariaDB",), measure, rounds=1)

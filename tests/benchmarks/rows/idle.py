@@ -17,15 +17,15 @@ CPU, STATEMENTS = "CPU %", "statements/s"
 
 def measure(bench: Bench, system: System) -> Measured:
     """After one job and a pause."""
-    with bench.idle_worker(system) as workers:
+    with bench.idle_worker(system, counted=True) as workers:
         time.sleep(min(_SETTLE, bench.sizes.idle))
-        counted, cpu, begun = list(_statements(system)), workers.cpu(), time.monotonic()
+        counted, cpu, begun = list(_statements(system, workers)), workers.cpu(), time.monotonic()
         time.sleep(bench.sizes.idle)
         seconds = time.monotonic() - begun
         spent = (workers.cpu() - cpu) / seconds * 100
         # Each question is itself one statement, or more: those of asking twice at once are taken off.
-        again = list(_statements(system))
-        asking = [b - a for a, b in zip(again, _statements(system), strict=True)]
+        again = list(_statements(system, workers))
+        asking = [b - a for a, b in zip(again, _statements(system, workers), strict=True)]
         rates = [(b - a - own) / seconds for a, b, own in zip(counted, again, asking, strict=True)]
         memory = [each.memory_full_info() for each in _alive(workers)]
     return {
@@ -37,8 +37,10 @@ def measure(bench: Bench, system: System) -> Measured:
     }
 
 
-def _statements(system: System) -> Iterator[int]:
-    return (server.statements() for server in system.servers if server.statements is not None)
+def _statements(system: System, workers: Workers) -> Iterator[int]:
+    yield from (server.statements(system.database) for server in system.servers if server.statements is not None)
+    if workers.counter is not None:
+        yield workers.counter.read()
 
 
 def _alive(workers: Workers) -> Iterator[psutil.Process]:
@@ -47,7 +49,8 @@ def _alive(workers: Workers) -> Iterator[psutil.Process]:
 
 IDLE = Row(
     "idle",
-    "An idle worker with two processes (peers: two workers)",
+    "An idle worker with two processes (peers: two workers); Redis: commands",
     (c.REFERENCE, c.RABBITMQ, *c.PEERS, c.SQLITE, c.POSTGRESQL, c.MARIADB),
     measure,
+    rounds=1,
 )

@@ -29,4 +29,5 @@ LATENCY = Row(
     "Idle latency",
     (c.REFERENCE, c.RABBITMQ, c.RESULTS_IN_SQL, *c.PEERS, c.SQLITE, c.POSTGRESQL, c.MARIADB),
     measure,
+    rounds=3,
 )
