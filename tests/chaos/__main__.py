@@ -1,0 +1,45 @@
+"""`make chaos`: storms on every kind of store in turn; the exit code says whether every promise was kept."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+
+import click
+
+from tests.chaos import storm
+from tests.chaos.place import KINDS
+from tests.chaos.table import table
+
+#: Anomalies that are told in full.
+_SHOWN = 20
+
+
+@click.command()
+@click.option("--minutes", default=15.0, show_default=True, help="How long it storms, in sum.")
+@click.option("--seed", type=int, help="Repeat the dice of a run (not its timing).")
+@click.option("--only", type=click.Choice(list(KINDS)), multiple=True, help="Only these stores.")
+def main(minutes: float, seed: int | None, only: tuple[str, ...]) -> None:
+    """Storms over works, workers, brokers and databases, and an audit of what came of them."""
+    # What was made outside of us (networks, mounts, servers) is undone however we end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    seed = seed or random.SystemRandom().randrange(1, 10**6)
+    storms = []
+    for kind in only or KINDS:
+        if reason := KINDS[kind].why_not():
+            click.echo(f"{kind}: left out, {reason}")
+            continue
+        seconds = minutes * 60 / len(only or KINDS)
+        click.echo(f"{kind}: {seconds:.0f} s of storm, seed {seed} ...")
+        storms.append(storm.run(kind, seconds, seed))
+        for each in storms[-1].audit.anomalies[:_SHOWN]:
+            click.echo(f"  {each}")
+    if not storms:
+        raise click.ClickException("no store to storm on")
+    click.echo("\n" + table(storms))
+    sys.exit(any(each.audit.anomalies for each in storms))
+
+
+if __name__ == "__main__":
+    main()
