@@ -68,6 +68,7 @@ class Audit:
             "periods lost": self._missed,
             "names held by nobody": lambda: iter(evidence.unheld),
             "unexplained repeats": self._repeated,
+            "runs that overlap, of a node that wasn't frozen": self._overlapping,
             "halves of an enqueue": self._halves,
             f"re-runs later than lease + {GRACE:g} s": self._late,
             "other": self._other,
@@ -194,6 +195,12 @@ class Audit:
             self.again[reason or "no reason"] += 1
             if reason is None and first.of is None:
                 yield f"ran again for no reason: {first} {second}; {self.faults.near(second.begun)}"
+
+    def _overlapping(self) -> Iterator[str]:
+        # A node that is merely cut off must have ended its runs before its lease ends.
+        for first, second in repeats(self.runs):
+            if first.ended is not None and first.ended > second.begun and not self.faults.froze(first):
+                yield f"by {first.ended - second.begun:.2f} s: {first} {second}; {self.faults.near(second.begun)}"
 
     def _late(self) -> Iterator[str]:
         followed = list(repeats(self.runs))

@@ -30,6 +30,8 @@ WAVES = tuple(f"wave-{number}" for number in range(5))
 _POLICIES = tuple(ExistingWorkPolicy)
 _LIMIT = Limit("chaos-few", 2)
 _HOUR = 3600
+#: How long works take (seconds), and how often: some outlast a lease.
+_NAPS = {0: 60, 0.01: 10, 0.05: 10, 0.3: 10, 1.0: 4, 5.0: 1}
 
 Edges = dict[str, tuple[str, ...]]
 Steps = Sequence[Sequence[OneTimeWorkRequest]]
@@ -75,7 +77,7 @@ class Load:
 
     def _request(self, *tags: str, **options: Any) -> OneTimeWorkRequest:
         dice = self._dice
-        nap = dice.choice([0, 0, 0, 0.01, 0.05, 0.3, 1.0])
+        nap = dice.choices(list(_NAPS), list(_NAPS.values()))[0]
         ending = dice.choice(["success"] * 21 + ["failure", "retry", "backoff"])
         if dice.random() < 0.05:
             nap, options = 0.05, {"concurrency": _LIMIT, **options}
@@ -194,7 +196,7 @@ def _edges(steps: Steps) -> Edges:
 class Producers:
     """Threads of load, until they are stopped. Each waits up to `pause` seconds between two calls."""
 
-    def __init__(self, manager: WorkManager, journal: Journal, seed: int, pause: float = 0.3) -> None:
+    def __init__(self, manager: WorkManager, journal: Journal, seed: int, pause: float) -> None:
         self._journal, self._pause, self._over = journal, pause, threading.Event()
         loads = [Load(manager, journal, random.Random(seed + number)) for number in range(4)]
         jobs = [loads[0].produce, loads[1].produce, loads[2].contend, loads[3].contend, loads[0].disturb]

@@ -99,6 +99,11 @@ class Faults:
             return None
         return max(trouble, key=lambda fault: fault.seconds).kind
 
+    def froze(self, run: Run) -> bool:
+        """Whether the node of a run was frozen while it ran."""
+        frozen = (fault for fault in self._by_pid[run.node] if fault.kind.startswith("worker frozen"))
+        return any(fault.until >= run.begun and (run.ended is None or fault.at <= run.ended) for fault in frozen)
+
     def disturbs(self, since: float, until: float, but: Fault) -> bool:
         """Whether anything else was done to nodes or store in that time."""
         return any(

@@ -42,7 +42,7 @@ class Storm:
     skipped: list[str]
 
 
-def run(kind: str, seconds: float, seed: int, pause: float = 0.3) -> Storm:
+def run(kind: str, seconds: float, seed: int, pause: float = 0.9) -> Storm:
     """A storm of so many seconds on one kind of place; its producers wait up to `pause` between two calls."""
     begun = time.monotonic()
     with place_of(kind) as (place, stack):

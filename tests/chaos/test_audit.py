@@ -306,6 +306,14 @@ def test_a_retry_is_no_interruption(again):
     assert broken(again) == set()
 
 
+def test_a_run_that_goes_on_beside_the_next_one(again):
+    again.lines.insert(1, end("a", 10.9))
+    again.notes.faults.append(Fault("node cut off (proxy)", NODE, 9.1, 13))
+    assert broken(again) == {"runs that overlap, of a node that wasn't frozen"}
+    again.notes.faults[0] = Fault("worker frozen, longer than a lease", NODE, 9.1, 13)
+    assert broken(again) == set()
+
+
 def test_a_re_run_long_after_the_nodes_death(again):
     again.lines[0] = start("a", 4)
     again.notes.faults.append(Fault("worker killed", NODE, 4.5, 4.6))
