@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import sys
+from pathlib import Path
 
 import click
 
@@ -20,7 +21,8 @@ _SHOWN = 20
 @click.option("--minutes", default=15.0, show_default=True, help="How long it storms, in sum.")
 @click.option("--seed", type=int, help="Repeat the dice of a run (not its timing).")
 @click.option("--only", type=click.Choice(list(KINDS)), multiple=True, help="Only these stores.")
-def main(minutes: float, seed: int | None, only: tuple[str, ...]) -> None:
+@click.option("--keep", type=click.Path(path_type=Path), help="A folder for the logs of workers, works and the storm.")
+def main(minutes: float, seed: int | None, only: tuple[str, ...], keep: Path | None) -> None:
     """Storms over works, workers, brokers and databases, and an audit of what came of them."""
     # What was made outside of us (networks, mounts, servers) is undone however we end.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -32,7 +34,9 @@ def main(minutes: float, seed: int | None, only: tuple[str, ...]) -> None:
             continue
         seconds = minutes * 60 / len(only or KINDS)
         click.echo(f"{kind}: {seconds:.0f} s of storm, seed {seed} ...")
-        storms.append(storm.run(kind, seconds, seed))
+        storms.append(storm.run(kind, seconds, seed, keep=keep))
+        if keep is not None:
+            (keep / kind / "anomalies").write_text("\n".join(storms[-1].audit.anomalies))
         for each in storms[-1].audit.anomalies[:_SHOWN]:
             click.echo(f"  {each}")
     if not storms:

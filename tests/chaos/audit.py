@@ -52,6 +52,8 @@ class Audit:
         self._runs_of: dict[str, list[Run]] = defaultdict(list)
         for run in self.runs:
             self._runs_of[run.work].append(run)
+        #: Works that stand between joined chains: the product's own, they log nothing.
+        self._own = {info.id for info in evidence.infos if not info.worker_name.startswith("story.")}
         self._made = {step.work for step in evidence.steps if step.was is None}
         self._gone = {step.work for step in evidence.steps if step.became is None}
         #: Runs that followed another one of the same work, by reason.
@@ -128,7 +130,9 @@ class Audit:
     def _stale(self) -> Iterator[str]:
         for step in self._evidence.steps:
             info = self.infos.get(step.work)
-            if step.was is None or step.was.is_finished or info is None or info.state is not step.became:
+            if info is None or info.state is not step.became or info.id in self._own:
+                continue
+            if step.was is None or step.was.is_finished:
                 continue
             if step.became is State.SUCCEEDED and step.owner is None:
                 yield f"{step.work} succeeded, and nobody owned it"
@@ -146,13 +150,20 @@ class Audit:
             mine = self._runs_of.get(each)
             if not mine:
                 continue
-            for parent in info.prerequisites:
+            for parent in self._parents(info):
                 before = self.infos.get(parent)
                 if before is not None and before.state is not State.SUCCEEDED:
                     yield f"{each} ran, and its parent {parent} is {before.state.name}"
                 ended = [run.ended for run in self._runs_of.get(parent, ()) if run.ended and run.said == "success"]
                 if not ended or min(ended) > mine[0].begun:
                     yield f"{each} started before its parent {parent} had ended"
+
+    def _parents(self, info: WorkInfo) -> Iterator[str]:
+        for parent in info.prerequisites:
+            if parent in self._own:
+                yield from self._parents(self.infos[parent])
+            else:
+                yield parent
 
     def _forgotten(self) -> Iterator[str]:
         for each, info in self.infos.items():
@@ -232,5 +243,5 @@ class Audit:
                 yield f"stored, although {call.refused or 'left out'}: {call}"
             for each in set(call.kept or ()) - self._made:
                 yield f"{each} was accepted and never stored"
-        for each in self._made - known:
+        for each in self._made - known - self._own:
             yield f"{each} was never enqueued"

@@ -103,13 +103,11 @@ class ProcessFaults(Faults):
             link.mend()
 
     def step_clock(self) -> None:
-        name, file = self._dice.choice(list(self._place.clocks.items()))
+        name, clock = self._dice.choice(list(self._place.clocks.items()))
         worker = next(each for each in self._place.workers if each.name == name)
         step = self._dice.choice([-86400, -3600, -30, -3, 3, 30, 3600, 86400])
         with self._noted("clock stepped", worker.pid):
-            other = file.with_suffix(".new")
-            other.write_text(f"{step:+d}")
-            other.rename(file)
+            clock.step(step)
 
     def kill_producer(self) -> None:
         """Start a producer, and kill it in the middle of whatever it does."""

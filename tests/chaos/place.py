@@ -19,6 +19,7 @@ from celery_workmanager import WorkManager, schema
 from celery_workmanager.database import Database
 from tests import services
 from tests.chaos import history
+from tests.chaos.clocks import Clock, why_no_clock
 from tests.chaos.network import Cable, Detour, elsewhere, why_no_namespace
 from tests.chaos.proxy import Proxy
 from tests.chaos.servers import MariaServer, RabbitServer
@@ -30,7 +31,6 @@ from tests.story.workers import StoryBeat, StoryWorker
 LEASE = 3.0
 SETTINGS: dict[str, Any] = {"lease": LEASE, "poll_interval": 0.5, "max_interruptions": 1000, "stop_grace": 1.0}
 _DISK = "256m"
-_FAKETIME = "/usr/lib/*/faketime/libfaketimeMT.so.1"
 
 
 @dataclass
@@ -72,9 +72,9 @@ class Place:
     disk: Disk | None = None
     workers: list[StoryWorker] = field(default_factory=list)
     beats: list[StoryBeat] = field(default_factory=list)
-    #: What the worker of that name is connected by, and the file with its clock.
+    #: What the worker of that name is connected by, and its own clock.
     links: dict[str, Cable | Detour] = field(default_factory=dict)
-    clocks: dict[str, Path] = field(default_factory=dict)
+    clocks: dict[str, Clock] = field(default_factory=dict)
     #: What this machine can't do, in one line each.
     skipped: list[str] = field(default_factory=list)
 
@@ -119,13 +119,19 @@ class Place:
             url, broker = self.server.url(link.host, ports[0]), self.broker.url(link.host, ports[1])
             prefix = link.prefix
             self.links[name] = link
-        if name == "three" and self.server is not None:
-            environment = self._clock(name)
+        if name == "three" and self.server is not None and self._has_clocks():
+            self.clocks[name] = clock = Clock(self.folder)
+            environment = clock.environment
         if name != "one" and self.server is not None:
             prefix += elsewhere(f"machine-{name}")
         return StoryWorker(
             self.folder, url, broker=broker, pool=pool, name=name, prefix=prefix, environment=environment, **SETTINGS
         )
+
+    def _has_clocks(self) -> bool:
+        lacking = why_no_clock()
+        self.skipped += [] if lacking is None else [f"clock stepped: {lacking}"]
+        return lacking is None
 
     def _link(self, stack: ExitStack) -> Cable | Detour:
         """The cable that was laid for the proxies, or a way around it."""
@@ -134,19 +140,6 @@ class Place:
             link = Detour()
             stack.callback(link.close)
         return link
-
-    def _clock(self, name: str) -> dict[str, str]:
-        """A clock that can be set while the worker runs; its monotonic time goes on."""
-        library = next(Path("/").glob(_FAKETIME[1:]), None)
-        if library is None:
-            self.skipped.append("clock stepped: no libfaketime (Debian: apt-get install faketime)")
-            return {}
-        self.clocks[name] = self.folder / f"clock-{name}"
-        self.clocks[name].write_text("+0")
-        return {
-            "LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(self.clocks[name]), "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1",
-        }  # fmt: skip
 
 
 class Disk:
@@ -289,8 +282,8 @@ KINDS = {
 
 
 @contextmanager
-def place_of(kind: str) -> Iterator[tuple[Place, ExitStack]]:
-    """A place in a folder of its own, gone without a trace after the body."""
+def place_of(kind: str, keep: Path | None = None) -> Iterator[tuple[Place, ExitStack]]:
+    """A place in a folder of its own, gone without a trace after the body; `keep`: where its logs go."""
     # Not below pytest's own folder, which the servers' users may not enter.
     folder = Path("/tmp") / f"workmanager-chaos-{os.getpid()}-{kind}"  # a socket's path must be short
     shutil.rmtree(folder, ignore_errors=True)
@@ -299,4 +292,9 @@ def place_of(kind: str) -> Iterator[tuple[Place, ExitStack]]:
         with ExitStack() as stack:
             yield KINDS[kind].make(stack, folder), stack
     finally:
+        if keep is not None:
+            logs = (path for path in folder.iterdir() if path.is_file() and path.suffix != ".rdb")
+            for path in logs:
+                (keep / kind).mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, keep / kind)
         shutil.rmtree(folder, ignore_errors=True)

@@ -88,8 +88,8 @@ class Proxy:
             await self._flowing.wait()
             if not self._refusing:
                 await self._forward(reader, writer)
-        except OSError:
-            pass  # a connection that was reset, or a server that isn't there
+        except (OSError, asyncio.CancelledError):
+            pass  # a connection that was reset, a server that isn't there, or the proxy's own end
         finally:
             self._tasks.discard(task)
             self._writers.discard(writer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from sqlalchemy import text
 
@@ -42,10 +43,10 @@ class Storm:
     skipped: list[str]
 
 
-def run(kind: str, seconds: float, seed: int, pause: float = 0.9) -> Storm:
+def run(kind: str, seconds: float, seed: int, pause: float = 0.5, keep: Path | None = None) -> Storm:
     """A storm of so many seconds on one kind of place; its producers wait up to `pause` between two calls."""
     begun = time.monotonic()
-    with place_of(kind) as (place, stack):
+    with place_of(kind, keep) as (place, stack):
         place.prepare()
         producer, auditor = place.producer(), place.auditor()
         for each in (producer, auditor):
