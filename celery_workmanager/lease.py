@@ -68,22 +68,39 @@ class Lease:
         self._renew_at = 0.0
         self._looked_at = 0.0
         self._was_rung = False
+        #: When the step that is under way began, and the one that was under way at the last `watch` (monotonic seconds).
+        self._step_began: float | None = None
+        self._step_seen: float | None = None
         #: Works that are ours in the store only, and since when (monotonic seconds).
         self._forgotten: dict[tuple[str, int], float] = {}
         self.node = ""
 
     def step(self, *, rung: bool = False) -> None:
         """Renew when it is time, and look whether the works in hand are still ours. Raises while the store is away."""
-        now = self._clock.monotonic()
+        self._step_began = now = self._clock.monotonic()
         try:
-            if now >= self._renew_at:
-                self._renew(now)
-                self._renew_at = now + self._length / RENEWALS
-                self._put_back_forgotten(now)
+            try:
+                if now >= self._renew_at:
+                    self._renew(now)
+                    self._renew_at = now + self._length / RENEWALS
+                    self._put_back_forgotten(now)
+            finally:
+                # After the try to renew: a store that is just back finds its works running. Also when the try failed.
+                self._end_in_time(self._clock.monotonic())
+            self._look(now, rung=rung)
         finally:
-            # After the try to renew: a store that is just back finds its works running. Also when the try failed.
+            self._step_began = None
+
+    def watch(self) -> None:
+        """Stop the runs in time while a step waits for a store that doesn't answer: for a thread of its own.
+
+        Only a step that was there at the last look waits in vain: in one that has just begun, a process that was frozen
+        is about to renew.
+        """
+        under_way = self._step_began
+        if under_way is not None and under_way == self._step_seen:
             self._end_in_time(self._clock.monotonic())
-        self._look(now, rung=rung)
+        self._step_seen = under_way
 
     def facts_changed(self) -> None:
         """What the node tells of itself has changed: renew soon, but not for each of many changes."""

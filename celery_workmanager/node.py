@@ -138,9 +138,14 @@ class Node:
 
     def _watch(self) -> None:
         # In a thread of its own: neither an absent store nor a slow one may keep a run from being stopped.
+        pause = min(_JUDGE, self._settings.lease / 15)
+        # Nobody can take works from us through a SQLite store that is locked, and no network lies before it.
+        hangs = not self._store.database.is_sqlite
         while not self._duties.stopped.is_set():
-            self._changed.wait(_JUDGE)
+            self._changed.wait(pause)
             self._changed.clear()
+            if hangs:
+                self._duties.guarded(self.lease.watch, "Watching the lease")
             self._duties.guarded(self._judge, "Watching the constraints")
 
     def _judge(self) -> None:
