@@ -25,6 +25,9 @@ Fault = Callable[[], None]
 class Faults:
     """Kinds of faults and how often each is drawn; a method does one, and undoes it."""
 
+    #: Seconds between two of them, at least and at most.
+    pause: tuple[float, float]
+
     def __init__(self, place: Place, journal: Journal, dice: random.Random) -> None:
         self._place, self._journal, self._dice = place, journal, dice
 
@@ -46,6 +49,8 @@ class Faults:
 
 class ProcessFaults(Faults):
     """What befalls workers, their children, beats, producers and nodes."""
+
+    pause = (0.3, 2.5)
 
     def kinds(self) -> dict[Fault, int]:
         kinds: dict[Fault, int] = {
@@ -130,6 +135,8 @@ class ProcessFaults(Faults):
 
 class ServerFaults(Faults):
     """What befalls the store and the broker."""
+
+    pause = (1.0, 6.0)
 
     def kinds(self) -> dict[Fault, int]:
         kinds: dict[Fault, int] = {}
@@ -248,7 +255,7 @@ class Rage:
         kinds = faults.kinds()
         first = list(kinds)  # each kind once, before any comes again
         dice.shuffle(first)
-        while not self._over.wait(dice.uniform(0.3, 2.5)):
+        while not self._over.wait(dice.uniform(*faults.pause)):
             fault = first.pop() if first else dice.choices(list(kinds), list(kinds.values()))[0]
             try:
                 fault()

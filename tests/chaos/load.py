@@ -24,7 +24,7 @@ from tests.chaos.journal import Journal
 
 NAMES = ("north", "south", "east")
 PERIODIC = "chaos-periodic"
-PERIODS = (1, 1, 2, 3)
+PERIODS = (1, 2, 3, 5)
 #: Works that are cancelled or updated together.
 WAVES = tuple(f"wave-{number}" for number in range(5))
 _POLICIES = tuple(ExistingWorkPolicy)
@@ -89,14 +89,14 @@ class Load:
         )  # fmt: skip
 
     def _several(self) -> None:
-        requests = [self._request("many") for _ in range(self._dice.randint(1, 30))]
+        requests = [self._request("many") for _ in range(self._dice.randint(1, 60))]
         self._chain([requests])
 
     def _line(self) -> None:
         self._chain([[self._request()] for _ in range(self._dice.randint(2, 6))])
 
     def _fan(self) -> None:
-        wide = [self._request() for _ in range(self._dice.randint(2, 12))]
+        wide = [self._request() for _ in range(self._dice.randint(2, 20))]
         self._chain([[self._request()], wide, [self._request()]])
 
     def _diamond(self) -> None:
