@@ -68,7 +68,7 @@ class Lease:
         self._renew_at = 0.0
         self._looked_at = 0.0
         self._was_rung = False
-        #: When the step that is under way began, and the one that was under way at the last `watch` (monotonic seconds).
+        #: When the step under way began, and the one that was under way at the last `watch` (monotonic seconds).
         self._step_began: float | None = None
         self._step_seen: float | None = None
         #: Works that are ours in the store only, and since when (monotonic seconds).
@@ -143,8 +143,8 @@ class Lease:
         if age < self._length * WARN:
             return
         self._dispatcher.accepting = False
-        if self._dispatcher.runs:
-            logger.warning("the lease cannot be renewed; %d runs are stopped", len(self._dispatcher.runs))
+        if going := sum(not run.stopping for run in list(self._dispatcher.runs.values())):
+            logger.warning("the lease cannot be renewed; %d runs are stopped", going)
         left = max(0.0, self._length * END - age)
         self._dispatcher.stop(list(self._dispatcher.runs), StopReason.UNKNOWN, min(self._grace, left))
 

@@ -48,7 +48,7 @@ class Audit:
         self.notes, self._evidence = evidence.notes, evidence
         self.infos = {info.id: info for info in evidence.infos}
         self.runs = runs_of(evidence.lines)
-        self.faults = Faults(evidence.notes.faults, evidence.lease)
+        self.faults = Faults([*evidence.notes.faults, *evidence.notes.stalls], evidence.lease)
         self._runs_of: dict[str, list[Run]] = defaultdict(list)
         for run in self.runs:
             self._runs_of[run.work].append(run)

@@ -13,11 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from tests.chaos.journal import Journal
-from tests.chaos.place import LEASE, Place, held
+from tests.chaos.place import Place, held
 from tests.story.workers import ROOT, StoryWorker
-
-#: Some of these are within what a lease forgives, others are not.
-SHORT, LONG = (0.2, 0.4 * LEASE), (1.4 * LEASE, 2.5 * LEASE)
 
 Fault = Callable[[], None]
 
@@ -30,6 +27,8 @@ class Faults:
 
     def __init__(self, place: Place, journal: Journal, dice: random.Random) -> None:
         self._place, self._journal, self._dice = place, journal, dice
+        #: Some of these are within what a lease forgives, others are not.
+        self._short, self._long = (0.2, 0.4 * place.lease), (1.4 * place.lease, 2.2 * place.lease)
 
     def kinds(self) -> dict[Fault, int]:
         """What can be done here, and its weight."""
@@ -85,13 +84,13 @@ class ProcessFaults(Faults):
         worker.start()
 
     def freeze_briefly(self) -> None:
-        self._freeze("worker frozen, shorter than a lease", self._dice.choice(self._place.workers), SHORT)
+        self._freeze("worker frozen, shorter than a lease", self._dice.choice(self._place.workers), self._short)
 
     def freeze_for_long(self) -> None:
-        self._freeze("worker frozen, longer than a lease", self._dice.choice(self._place.workers), LONG)
+        self._freeze("worker frozen, longer than a lease", self._dice.choice(self._place.workers), self._long)
 
     def freeze_beat(self) -> None:
-        self._freeze("beat frozen", self._dice.choice(self._place.beats), self._dice.choice([SHORT, LONG]))
+        self._freeze("beat frozen", self._dice.choice(self._place.beats), self._dice.choice([self._short, self._long]))
 
     def _freeze(self, kind: str, worker: StoryWorker, between: tuple[float, float]) -> None:
         with self._noted(kind, worker.pid):
@@ -104,7 +103,7 @@ class ProcessFaults(Faults):
         worker = next(each for each in self._place.workers if each.name == name)
         with self._noted(link.kind, worker.pid):
             link.cut()
-            self._rest(self._dice.choice([SHORT, LONG, LONG]))
+            self._rest(self._dice.choice([self._short, self._long, self._long]))
             link.mend()
 
     def step_clock(self) -> None:
@@ -165,7 +164,7 @@ class ServerFaults(Faults):
         assert self._place.server is not None
         with self._noted(kind):
             stop()
-            self._rest(self._dice.choice([(0, 0.1), SHORT, LONG]))
+            self._rest(self._dice.choice([(0, 0.1), self._short, self._long]))
             self._place.server.start()
 
     def cut_connections(self) -> None:
@@ -184,25 +183,25 @@ class ServerFaults(Faults):
         assert self._place.server is not None
         with self._noted("database refuses"):
             self._place.server.proxy.refuse()
-            self._rest(self._dice.choice([SHORT, SHORT, LONG]))
+            self._rest(self._dice.choice([self._short, self._short, self._long]))
             self._place.server.proxy.heal()
 
     def go_dark(self) -> None:
         assert self._place.server is not None
         with self._noted("database unreachable"):
             self._place.server.proxy.swallow()
-            self._rest(self._dice.choice([SHORT, LONG]))
+            self._rest(self._dice.choice([self._short, self._long]))
             self._place.server.proxy.heal()
 
     def hold_lock(self) -> None:
         with self._noted("store locked by somebody"), held(self._place.direct):
-            self._rest(self._dice.choice([SHORT, SHORT, LONG]))
+            self._rest(self._dice.choice([self._short, self._short, self._long]))
 
     def fill_disk(self) -> None:
         assert self._place.disk is not None
         with self._noted("disk full"):
             self._place.disk.fill()
-            self._rest(self._dice.choice([SHORT, LONG]))
+            self._rest(self._dice.choice([self._short, self._long]))
             self._place.disk.free()
 
     def kill_broker(self) -> None:

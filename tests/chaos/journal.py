@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 FILE = "journal"
+BUSY = "machine too busy"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class Call:
     #: The error that promised that nothing was stored.
     refused: str | None = None
 
+    @property
+    def is_unsure(self) -> bool:
+        """Whether its answer was lost."""
+        return self.kept is None and self.refused is None
+
 
 @dataclass
 class Notes:
@@ -51,6 +57,8 @@ class Notes:
 
     calls: list[Call] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    #: When the machine was too busy to keep time, which nobody did.
+    stalls: list[Fault] = field(default_factory=list)
     #: Errors of calls by their kinds.
     errors: Counter[str] = field(default_factory=Counter)
     #: Other calls by their kinds: cancels, updates.
@@ -84,6 +92,10 @@ class Journal:
         """Note a fault that began at `at` and is over now."""
         self.write("fault", kind=kind, pid=pid, at=at, until=time.monotonic())
 
+    def stall(self, at: float) -> None:
+        """Note that the machine was too busy from `at` until now."""
+        self.write("stall", kind=BUSY, pid=0, at=at, until=time.monotonic())
+
 
 def read(folder: Path) -> Notes:
     """All that was noted."""
@@ -94,6 +106,8 @@ def read(folder: Path) -> Notes:
         match line.pop("event"):
             case "fault":
                 notes.faults.append(Fault(**line))
+            case "stall":
+                notes.stalls.append(Fault(**line))
             case "try":
                 edges = {each: tuple(parents) for each, parents in line["edges"].items()}
                 calls[line["call"]] = call = Call(edges, line["name"], line["delayed"])

@@ -31,7 +31,7 @@ _POLICIES = tuple(ExistingWorkPolicy)
 _LIMIT = Limit("chaos-few", 2)
 _HOUR = 3600
 #: How long works take (seconds), and how often: some outlast a lease.
-_NAPS = {0: 60, 0.01: 10, 0.05: 10, 0.3: 10, 1.0: 4, 5.0: 1}
+_NAPS = {0: 60, 0.01: 10, 0.05: 10, 0.3: 10, 1.0: 4, 5.0: 2}
 
 Edges = dict[str, tuple[str, ...]]
 Steps = Sequence[Sequence[OneTimeWorkRequest]]

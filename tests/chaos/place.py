@@ -28,8 +28,7 @@ from tests.story.cluster import running_cluster
 from tests.story.cluster import why_not as why_no_cluster
 from tests.story.workers import StoryBeat, StoryWorker
 
-LEASE = 3.0
-SETTINGS: dict[str, Any] = {"lease": LEASE, "poll_interval": 0.5, "max_interruptions": 1000, "stop_grace": 1.0}
+SETTINGS: dict[str, Any] = {"poll_interval": 0.5, "max_interruptions": 1000, "stop_grace": 1.0}
 _DISK = "256m"
 
 
@@ -67,6 +66,7 @@ class Place:
     #: The store's URL for the auditor, and for everybody else.
     direct: str
     url: str
+    lease: float = 5.0
     server: Server | None = None
     broker: Broker | None = None
     disk: Disk | None = None
@@ -79,16 +79,20 @@ class Place:
     skipped: list[str] = field(default_factory=list)
 
     @property
+    def settings(self) -> dict[str, Any]:
+        return {"lease": self.lease, **SETTINGS}
+
+    @property
     def broker_url(self) -> str:
         return "memory://" if self.broker is None else self.broker.url("127.0.0.1", self.broker.proxy.port)
 
     def producer(self) -> WorkManager:
         """A manager as an application has it."""
-        return WorkManager.get_instance(story_app.build(self.url, self.broker_url, **SETTINGS))
+        return WorkManager.get_instance(story_app.build(self.url, self.broker_url, **self.settings))
 
     def auditor(self) -> WorkManager:
         """A manager whose way to the store is never disturbed."""
-        return WorkManager.get_instance(story_app.build(self.direct, **SETTINGS))
+        return WorkManager.get_instance(story_app.build(self.direct, **self.settings))
 
     def prepare(self) -> None:
         """Make the tables, and have the database keep their history."""
@@ -105,7 +109,7 @@ class Place:
             stack.callback(worker.end)
             self.workers.append(worker)
         for number in (1, 2):
-            beat = StoryBeat(self.folder, self.url, broker=self.broker_url, name=f"beat-{number}", **SETTINGS)
+            beat = StoryBeat(self.folder, self.url, broker=self.broker_url, name=f"beat-{number}", **self.settings)
             stack.callback(beat.end)
             self.beats.append(beat)
         for each in (*self.workers, *self.beats):
@@ -125,7 +129,14 @@ class Place:
         if name != "one" and self.server is not None:
             prefix += elsewhere(f"machine-{name}")
         return StoryWorker(
-            self.folder, url, broker=broker, pool=pool, name=name, prefix=prefix, environment=environment, **SETTINGS
+            self.folder,
+            url,
+            broker=broker,
+            pool=pool,
+            name=name,
+            prefix=prefix,
+            environment=environment,
+            **self.settings,
         )
 
     def _has_clocks(self) -> bool:
@@ -202,7 +213,7 @@ def on_postgresql(stack: ExitStack, folder: Path) -> Place:
     broker = _redis(stack, folder, hosts)
     url = server.url("127.0.0.1", proxy.port)
     title = "PostgreSQL and Redis"
-    return Place(title, folder, cluster.url, url, server, broker, links=links, skipped=skipped)
+    return Place(title, folder, cluster.url, url, server=server, broker=broker, links=links, skipped=skipped)
 
 
 def on_mariadb(stack: ExitStack, folder: Path) -> Place:
@@ -225,7 +236,7 @@ def on_mariadb(stack: ExitStack, folder: Path) -> Place:
         broker, title = _redis(stack, folder, hosts), "MariaDB and Redis"
         skipped.append(f"RabbitMQ, so Redis instead: {lacking}")
     url = server.url("127.0.0.1", proxy.port)
-    return Place(title, folder, maria.url(), url, server, broker, links=links, skipped=skipped)
+    return Place(title, folder, maria.url(), url, server=server, broker=broker, links=links, skipped=skipped)
 
 
 def _network(stack: ExitStack) -> tuple[tuple[str, ...], dict[str, Cable | Detour], list[str]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tests.chaos.journal import Fault
+from tests.chaos.journal import BUSY, Fault
 
 Line = dict[str, Any]
 
@@ -16,6 +16,8 @@ OF_STORE = frozenset({
     "database crashed", "database restarted", "database slow", "database refuses", "database unreachable",
     "store locked by somebody", "disk full",
 })  # fmt: skip
+#: For everybody, too.
+_OF_ALL = OF_STORE | {BUSY}
 #: Faults that end a process.
 KILLS = frozenset({"child killed", "worker killed"})
 #: Faults that part a node from the store for a while.
@@ -76,7 +78,7 @@ class Faults:
         self._by_pid: dict[int, list[Fault]] = defaultdict(list)
         for fault in self._all:
             self._by_pid[fault.pid].append(fault)
-        self._of_store = [fault for fault in self._all if fault.kind in OF_STORE]
+        self._of_store = [fault for fault in self._all if fault.kind in _OF_ALL]
 
     def reason(self, first: Run, second: Run) -> str | None:
         """Why `first` was followed by `second`; None: it must not have been."""
@@ -109,7 +111,7 @@ class Faults:
         return any(
             fault is not but and fault.at <= until and fault.until >= since
             for fault in self._all
-            if fault.kind in OF_STORE or fault.kind in KILLS or fault.kind.startswith(PARTINGS)
+            if fault.kind in _OF_ALL or fault.kind in KILLS or fault.kind.startswith(PARTINGS)
         )
 
     def deaths(self) -> Iterator[Fault]:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+from amqp.exceptions import ResourceLocked
 from kombu.connection import Connection
 
 from tests import services
@@ -190,7 +191,9 @@ class RabbitServer(_Server):
         )  # fmt: skip
         with Connection(self.url()) as connection:
             for queue in listed.stdout.split():
-                connection.default_channel.queue_delete(queue)
+                # One that belongs to a connection alone is refused, and the channel closed.
+                with suppress(ResourceLocked), connection.channel() as channel:
+                    channel.queue_delete(queue)
 
     def url(self, host: str = "127.0.0.1", port: int | None = None) -> str:
         """Where it is; with a proxy's `port`, through that."""

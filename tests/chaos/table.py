@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from tests.chaos.place import LEASE
+from tests.chaos.audit import GRACE
 from tests.chaos.storm import Storm
 
 Value = Callable[[Sequence[Storm]], object]
@@ -34,14 +34,18 @@ def _calls(storm: Storm) -> Counter[str]:
 
 def _slowest(storms: Sequence[Storm]) -> str:
     delays = [delay for storm in storms for delay in storm.audit.delays]
-    return f"{max(delays):.1f} s of {len(delays)} (promised: {LEASE + 2:g} s)" if delays else "no node died undisturbed"
+    return (
+        f"{max(delays):.1f} s of {len(delays)} (promised: {storms[0].lease + GRACE:g} s)"
+        if delays
+        else "no node died undisturbed"
+    )
 
 
 ROWS: dict[str, Value] = {
     "seconds": _sum(lambda storm: round(storm.seconds)),
     "accepted works": _sum(lambda storm: len(storm.audit.notes.accepted)),
     "works whose answer was lost": _sum(
-        lambda storm: sum(len(call.edges) for call in storm.audit.notes.calls if call.kept is None)
+        lambda storm: sum(len(call.edges) for call in storm.audit.notes.calls if call.is_unsure)
     ),
     "finished": _by_kind(_states),
     "visibly waiting": _sum(lambda storm: len(storm.audit.waiting)),
@@ -51,6 +55,7 @@ ROWS: dict[str, Value] = {
     "changes of state and owner": _sum(lambda storm: storm.audit.changes),
     "runs begun": _sum(lambda storm: len(storm.audit.runs)),
     "runs repeated, by reason": _by_kind(lambda storm: storm.audit.again),
+    "moments when the machine was too busy": _sum(lambda storm: len(storm.audit.notes.stalls)),
     "faults": _sum(lambda storm: len(storm.audit.notes.faults)),
     "kinds of faults": lambda storms: len({fault.kind for storm in storms for fault in storm.audit.notes.faults}),
     "faults by kind": _by_kind(lambda storm: Counter(fault.kind for fault in storm.audit.notes.faults)),

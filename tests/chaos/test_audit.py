@@ -340,3 +340,11 @@ def test_runs_are_read_by_their_tokens():
         Run("a", 2, 201, NODE, 2, None, 4, "stopped"),
     ]
     assert list(repeats(runs)) == [(runs[0], runs[1])]
+
+
+def test_a_machine_that_was_too_busy_to_keep_time_is_no_defect(again):
+    again.notes.stalls.append(Fault("machine too busy", 0, 9.1, 9.5))
+    assert broken(again) == {"unexplained repeats"}
+    again.notes.stalls.append(Fault("machine too busy", 0, 9.6, 10.4))
+    assert broken(again) == set()
+    assert Audit(again).again == {"machine too busy": 1}
