@@ -16,7 +16,7 @@ SOAK_MINUTES ?= 60
 # Through the environment, so that the shell never reads a file's name.
 export IMAGE LEVEL
 
-.PHONY: help demo example test quick test-lowest lint format bench compatibility upstream containers soak clean
+.PHONY: help demo example test quick test-lowest lint format bench compatibility upstream containers soak chaos clean
 .DEFAULT_GOAL := help
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo "make upstream [ARGS=...]                   Celery's own integration tests with Workers, beside plain tasks (half an hour)"
 	@echo "make containers                            workers in containers (needs a Docker engine)"
 	@echo "make soak [SOAK_MINUTES=60]                long random walks over the store and what takes minutes, then an hour of load"
+	@echo "make chaos [ARGS=\"--minutes 15 --only postgresql\"]  a storm of faults over servers of its own, and an audit of what came of it"
 	@echo "make bench [ARGS=\"drain growth --quick\"]    side by side with plain Celery and other durable queues"
 
 demo: $(VENV)/.demo
@@ -83,6 +84,9 @@ soak: $(VENV)/.dev $(VENV)/.bench
 	  tests/django_site/test_site.py::test_a_transaction_that_is_open_for_a_minute \
 	  tests/security/test_fuzz.py tests/security/test_fuzz_messages.py tests/security/test_fuzz_doors.py -q --timeout 7200 $(ARGS)
 	@$(BIN)/python -m tests.soak --minutes "$(SOAK_MINUTES)"
+
+chaos: $(VENV)/.test
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 clean:
 	rm -rf .venv .venv-lowest .venv-containers .venv-bench-* .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -33,8 +33,6 @@ logger = logging.getLogger(__name__)
 RENEWALS = 4
 #: After this part of a lease without renewal the runs are told to stop, after that part they must have ended.
 WARN, END = 0.6, 0.85
-#: A step that takes longer than this part of a lease is taken to hang.
-HANGS = 0.125
 #: Runs younger than this (seconds) end by themselves before a look at the store would tell them anything.
 SETTLED_IN = 0.1
 #: Seconds until a node tells that it reads something else.
@@ -67,42 +65,42 @@ class Lease:
         self._facts = facts
         self._outage = outage or Outage()
         self._renewed_at: float | None = None
-        #: Since when a step has been under way.
-        self._busy_since: float | None = None
         self._renew_at = 0.0
         self._looked_at = 0.0
         self._was_rung = False
+        #: When the step under way began, and the one that was under way at the last `watch` (monotonic seconds).
+        self._step_began: float | None = None
+        self._step_seen: float | None = None
         #: Works that are ours in the store only, and since when (monotonic seconds).
         self._forgotten: dict[tuple[str, int], float] = {}
         self.node = ""
 
     def step(self, *, rung: bool = False) -> None:
         """Renew when it is time, and look whether the works in hand are still ours. Raises while the store is away."""
-        now = self._busy_since = self._clock.monotonic()
+        self._step_began = now = self._clock.monotonic()
         try:
-            self._step(now, rung=rung)
+            try:
+                if now >= self._renew_at:
+                    self._renew(now)
+                    self._renew_at = now + self._length / RENEWALS
+                    self._put_back_forgotten(now)
+            finally:
+                # After the try to renew: a store that is just back finds its works running. Also when the try failed.
+                self._end_in_time(self._clock.monotonic())
+            self._look(now, rung=rung)
         finally:
-            self._busy_since = None
+            self._step_began = None
 
     def watch(self) -> None:
-        """Stop the runs in time although a step hangs: a store that answers neither well nor ill lets nothing fail.
+        """Stop the runs in time while a step waits for a store that doesn't answer: for a thread of its own.
 
-        For another thread. A step that has just begun may still renew, as after this process was frozen.
+        Only a step that was there at the last look waits in vain: in one that has just begun, a process that was frozen
+        is about to renew.
         """
-        since, now = self._busy_since, self._clock.monotonic()
-        if since is not None and now - since >= self._length * HANGS:
-            self._end_in_time(now)
-
-    def _step(self, now: float, *, rung: bool) -> None:
-        try:
-            if now >= self._renew_at:
-                self._renew(now)
-                self._renew_at = now + self._length / RENEWALS
-                self._put_back_forgotten(now)
-        finally:
-            # After the try to renew: a store that is just back finds its works running. Also when the try failed.
+        under_way = self._step_began
+        if under_way is not None and under_way == self._step_seen:
             self._end_in_time(self._clock.monotonic())
-        self._look(now, rung=rung)
+        self._step_seen = under_way
 
     def facts_changed(self) -> None:
         """What the node tells of itself has changed: renew soon, but not for each of many changes."""
@@ -145,9 +143,8 @@ class Lease:
         if age < self._length * WARN:
             return
         self._dispatcher.accepting = False
-        running = sum(not run.stopping for run in list(self._dispatcher.runs.values()))
-        if running:
-            logger.warning("the lease cannot be renewed; %d runs are stopped", running)
+        if going := sum(not run.stopping for run in list(self._dispatcher.runs.values())):
+            logger.warning("the lease cannot be renewed; %d runs are stopped", going)
         left = max(0.0, self._length * END - age)
         self._dispatcher.stop(list(self._dispatcher.runs), StopReason.UNKNOWN, min(self._grace, left))
 

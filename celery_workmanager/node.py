@@ -140,11 +140,14 @@ class Node:
 
     def _watch(self) -> None:
         # In a thread of its own: neither an absent store nor a slow one may keep a run from being stopped.
-        pause = min(_JUDGE, self._settings.lease / 10)
+        pause = min(_JUDGE, self._settings.lease / 15)
+        # Nobody can take works from us through a SQLite store that is locked, and no network lies before it.
+        hangs = not self._store.database.is_sqlite
         while not self._duties.stopped.is_set():
             self._changed.wait(pause)
             self._changed.clear()
-            self._duties.guarded(self.lease.watch, "Watching the lease")
+            if hangs:
+                self._duties.guarded(self.lease.watch, "Watching the lease")
             self._duties.guarded(self._judge, "Watching the constraints")
 
     def _judge(self) -> None:

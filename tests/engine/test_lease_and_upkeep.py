@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -63,6 +64,47 @@ def test_a_node_that_cannot_renew_stops_its_runs_before_the_lease_ends(world, mo
     assert grace is not None
     assert LEASE * WARN + grace <= LEASE * END + 1e-6 < LEASE
     assert not node.dispatcher.accepting
+
+
+def test_a_renewal_that_is_never_answered_keeps_no_run_from_being_stopped_in_time(world, monkeypatch):
+    """A cut cable says nothing: the thread that asked for the renewal waits, and another one sees to the runs."""
+    [work_id] = world.enqueue()
+    node = world.node().join()
+    asked, answer = threading.Event(), threading.Event()
+
+    def hang(*_args):
+        asked.set()
+        assert answer.wait(60)
+        return True
+
+    monkeypatch.setattr(world.store, "renew", hang)
+    world.advance(LEASE * WARN)
+    thread = threading.Thread(target=node.lease.step)
+    thread.start()
+    try:
+        assert asked.wait(60)
+        node.lease.watch()
+        assert node.engine.stops == []  # it may just have woken up, and be about to renew
+        node.lease.watch()
+        [(stopped, reason, grace)] = node.engine.stops
+    finally:
+        answer.set()
+        thread.join(60)
+    assert (stopped, reason) == (work_id, StopReason.UNKNOWN)
+    assert LEASE * WARN + grace <= LEASE * END + 1e-6
+
+
+def test_a_step_that_is_over_is_not_taken_for_one_that_hangs(world):
+    world.enqueue()
+    node = world.node().join()
+    for _ in range(3):
+        node.lease.watch()
+        world.advance(LEASE * WARN / 2)
+        node.lease.step()
+    world.advance(LEASE * WARN)
+    node.lease.watch()
+    node.lease.watch()
+    assert node.engine.stops == []
 
 
 def test_a_renewed_lease_lets_it_claim_again(world, monkeypatch):

@@ -14,6 +14,8 @@ from celery_workmanager import Result, Worker, WorkManager
 from celery_workmanager.timing import moment
 
 FOLDER = "STORY_FOLDER"
+#: Endings of a first run that ask for another one: after so long, or as the request's backoff says.
+_RETRIES = {"retry": 0.05, "backoff": None}
 
 
 def note(folder: Path, **facts: Any) -> None:
@@ -40,23 +42,33 @@ def build(store_url: str, broker: str = "memory://", **settings: Any) -> Celery:
     @made.task(bind=True, base=Worker, name="story.step", shared=False)
     def step(self: Any, nap: float = 0.0, ending: str = "success", until: str = "") -> Any:
         folder = Path(os.environ[FOLDER])
-        run = {"id": self.work_id, "pid": os.getpid(), "node": int(os.environ["STORY_NODE"])}
+        run = _run_of(self)
         note(folder, event="start", attempt=self.run_attempt_count, **run)
         _sleep(self, nap)
         while until and not (folder / until).exists():
             time.sleep(0.02)
-        retry = ending == "retry" and self.run_attempt_count == 0
-        said = "stopped" if self.is_stopped else ending if retry or ending != "retry" else "success"
+        retry = ending in _RETRIES and self.run_attempt_count == 0
+        said = "stopped" if self.is_stopped else "success" if ending in _RETRIES and not retry else ending
         note(folder, event="end", attempt=self.run_attempt_count, said=said, **run)
         if retry:
-            return Result.retry(after=0.05)
-        return Result.failure() if ending == "failure" else {"of": self.work_id, "pid": os.getpid()}
+            return Result.retry(after=_RETRIES[ending])
+        output = {"of": self.work_id, "pid": os.getpid(), "token": run["token"]}
+        return Result.failure(output) if ending == "failure" else output
 
     @made.task(bind=True, base=Worker, name="story.period", shared=False)
-    def period(self: Any) -> None:
-        note(Path(os.environ[FOLDER]), event="period", id=self.work_id, of=moment(self.scheduled_at))
+    def period(self: Any, nap: float = 0.0) -> None:
+        run, of = _run_of(self), moment(self.scheduled_at)
+        note(Path(os.environ[FOLDER]), event="period", of=of, **run)
+        _sleep(self, nap)
+        note(Path(os.environ[FOLDER]), event="period ended", of=of, stopped=self.is_stopped, **run)
 
     return made
+
+
+def _run_of(task: Any) -> dict[str, Any]:
+    """Which run it is: the token is what the store knows its owner by."""
+    node = int(os.environ["STORY_NODE"])
+    return {"id": task.work_id, "pid": os.getpid(), "node": node, "token": task._run.claim.token}
 
 
 def _sleep(task: Any, seconds: float) -> None:

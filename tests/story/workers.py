@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -61,10 +61,14 @@ class StoryWorker:
         broker: str = "memory://",
         pool: str = "prefork",
         name: str = "one",
+        prefix: tuple[str, ...] = (),
+        environment: Mapping[str, str] | None = None,
         **settings: Any,
     ) -> None:
+        """`prefix`: words before the command, that end in an ``exec`` of it."""
         self.folder, self.pool, self.name = folder, pool, name
-        self._environment = {
+        self._prefix = prefix
+        self.environment = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
             "PYTHONWARNINGS": "ignore",
@@ -72,6 +76,7 @@ class StoryWorker:
             "STORY_STORE": store,
             "STORY_BROKER": broker,
             "STORY_SETTINGS": json.dumps(settings),
+            **(environment or {}),
         }
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -89,15 +94,15 @@ class StoryWorker:
         return (self.folder / f"{self.name}.log").read_text(errors="replace")
 
     def command(self) -> list[str]:
-        """What the process is, as Celery's command line says it."""
-        return ["worker", "-n", f"{self.name}@%h", "-c", "2", "-P", self.pool]
+        """What the process is."""
+        return _celery("worker", "-n", f"{self.name}@%h", "-c", "2", "-P", self.pool)
 
     def start(self) -> None:
         """Start the process; it is not waited for."""
         with (self.folder / f"{self.name}.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "tests.story.story_app", *self.command(), "-l", "INFO"],
-                env=self._environment,
+                [*self._prefix, *self.command()],
+                env=self.environment,
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -144,5 +149,9 @@ class StoryBeat(StoryWorker):
     """A Celery beat of the story app, which keeps time for its works."""
 
     def command(self) -> list[str]:
-        """What the process is, as Celery's command line says it."""
-        return ["beat", "-S", "workmanager"]
+        """What the process is."""
+        return _celery("beat", "-S", "workmanager")
+
+
+def _celery(*words: str) -> list[str]:
+    return [sys.executable, "-m", "celery", "-A", "tests.story.story_app", *words, "-l", "INFO"]

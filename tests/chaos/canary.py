@@ -1,0 +1,44 @@
+"""The canary: notes when the machine is too busy to keep time, so that no promise is blamed for it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from celery_workmanager.database import Database
+from tests.chaos.journal import Journal
+
+_PAUSE = 0.2
+#: The part of a lease that an undisturbed look at the store may take.
+PATIENCE = 0.1
+
+
+class Canary:
+    """Asks the store for nothing, by a way that no fault lies on, until it is stopped."""
+
+    def __init__(self, url: str, journal: Journal, lease: float) -> None:
+        self._database, self._journal, self._patience = Database(url), journal, PATIENCE * lease
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._sing, name="canary", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join(60)
+        self._database.close()
+
+    def _sing(self) -> None:
+        while not self._over.is_set():
+            at = time.monotonic()
+            self._over.wait(_PAUSE)
+            # A server that is away is a fault, and noted as one.
+            with suppress(SQLAlchemyError, OSError), self._database.engine().connect() as connection:
+                connection.execute(text("SELECT 1"))
+                if time.monotonic() - at - _PAUSE > self._patience:
+                    self._journal.stall(at)
