@@ -15,7 +15,7 @@ PORT ?= 8000
 # Through the environment, so that the shell never reads a file's name.
 export IMAGE LEVEL
 
-.PHONY: help demo example test quick test-lowest lint format bench compatibility upstream containers soak clean
+.PHONY: help demo example test quick test-lowest lint format bench compatibility upstream containers soak mutants clean
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo "make upstream [ARGS=...]                   Celery's own integration tests with Workers, beside plain tasks (half an hour)"
 	@echo "make containers                            workers in containers (needs a Docker engine)"
 	@echo "make soak                                  long random walks over the store and what takes minutes, for an hour of patience"
+	@echo "make mutants [ARGS=\"-k token\"]           take each guard away and see which test notices: docs/mutants.md"
 	@echo "make bench [ARGS=\"drain growth --quick\"]    side by side with plain Celery and other durable queues"
 
 demo: $(VENV)/.demo
@@ -80,6 +81,9 @@ soak: $(VENV)/.dev
 	@WORKMANAGER_SOAK=20 $(BIN)/python -m pytest tests/story/test_state_machine.py \
 	  tests/celery/test_lost_constraints.py::test_readings_that_flip_for_a_minute_lose_nothing \
 	  tests/django_site/test_site.py::test_a_transaction_that_is_open_for_a_minute -q --timeout 7200 $(ARGS)
+
+mutants: $(VENV)/.test
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 clean:
 	rm -rf .venv .venv-lowest .venv-containers .venv-bench-* .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -43,7 +43,7 @@ def _by_id(connection: Connection, lookup: Select[Any]) -> dict[str, Own]:
 
 
 def as_they_were(connection: Connection, verdicts: list[Verdict]) -> list[Verdict]:
-    """The verdicts; works that only go back, as if not claimed, keep what the last run has left: its stop, its error."""
+    """The verdicts; works that go back as if not claimed keep what their last runs have left: the stop, the error."""
     left: dict[str, Any] = {}
     columns = (work.c.id, work.c.stop_reason, work.c.output, work.c.error)
     for some in chunks([verdict.id for verdict in verdicts if verdict.move is Move.GIVE_BACK]):

@@ -24,6 +24,7 @@ from tests.stores import (
     move,
     put,
     put_chain,
+    register,
     row,
     start,
     state,
@@ -171,6 +172,27 @@ def test_a_work_that_is_given_back_is_as_if_it_had_not_been_claimed(store: Store
     end(store, take_one(store, "a"), ending=Ending.GIVEN_BACK)
     assert row(store, "a")._asdict() == before | {"version": before["version"] + 1}
     assert [claim.id for claim in take(store)] == ["a"]
+
+
+@pytest.mark.parametrize("was", [Ending.STOPPED, Ending.RETRY, Ending.LOST])
+def test_a_work_that_is_given_back_keeps_what_its_last_run_has_left(store: Store, was: Ending):
+    put(store, "a")
+    how = {Ending.STOPPED: {"reason": StopReason.DEVICE_STATE}, Ending.RETRY: {"error": "{}", "after": 0.0}}
+    end(store, take_one(store, "a"), ending=was, **how.get(was, {}))
+    before = row(store, "a")._asdict()
+    end(store, take_one(store, "a"), ending=Ending.GIVEN_BACK)
+    assert row(store, "a")._asdict() == before | {"version": before["version"] + 1}
+    assert len(store.stops("a")) == (was is not Ending.RETRY)
+
+
+def test_what_a_lost_node_has_not_begun_keeps_what_its_last_run_has_left(store: Store):
+    put(store, "a")
+    register(store, lease=SECOND)
+    end(store, take_one(store, "a"), ending=Ending.STOPPED, reason=StopReason.DEVICE_STATE)
+    take_one(store, "a")
+    move(store, 2 * SECOND)
+    assert store.heal(store.clock.now()) is not None
+    assert info(store, "a").stop_reason is StopReason.DEVICE_STATE
 
 
 def test_a_lost_run_is_an_interruption_and_no_attempt(store: Store):

@@ -65,7 +65,7 @@ _common = {
 
 @st.composite
 def _one_time(draw: st.DrawFn) -> Spec:
-    values = draw(st.fixed_dictionaries(_common))
+    values: dict[str, Any] = draw(st.fixed_dictionaries(_common))
     values["expires"] = draw(st.sampled_from([None, None, None, None, 20 * SECOND, 100 * SECOND]))
     kind = draw(st.sampled_from(["plain", "plain", "plain", "conditions", "conditions", "files", "expedited"]))
     if kind == "expedited":
@@ -78,7 +78,7 @@ def _one_time(draw: st.DrawFn) -> Spec:
 
 @st.composite
 def _periodic(draw: st.DrawFn) -> Spec:
-    values = draw(st.fixed_dictionaries(_common))
+    values: dict[str, Any] = draw(st.fixed_dictionaries(_common))
     flex = draw(st.sampled_from([None, None, 20]))
     is_rate = draw(st.booleans())
     rules = ["SKIP", "ONCE", "ALL"] if is_rate else ["ONCE"]

@@ -165,7 +165,7 @@ class Producers(Walk):
     def _unfinished(self) -> list[Any]:
         return [job for job in self.model.jobs.values() if not job.is_finished]
 
-    def _cancel_matching(self, found: list[str], **which: str) -> None:
+    def _cancel_matching(self, found: list[str], **which: Any) -> None:
         call = (lambda: self.store.cancel_matching(**which)) if which else self.store.cancel_all
         answer, cancelled = self.until_done(call), self.model.cancel(found)
         assert not answer.came or answer.value == cancelled
