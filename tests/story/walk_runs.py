@@ -75,9 +75,14 @@ class Runs(Claims):
         return judge(claim, outcome, self.clock.now(), self.clock.monotonic(), self.store.terms)
 
     def settle(self, ended: list[tuple[Claim, Outcome]]) -> None:
-        if not ended:
-            return
-        # Each work stands in a batch once, as a node has it once; who owns what is decided before anything moves.
+        """Write ends, those of two runs of one work apart, as nodes do."""
+        while ended:
+            first = [each for at, each in enumerate(ended) if each[0].id not in {one.id for one, _ in ended[:at]}]
+            self._settle(first)
+            ended = [each for each in ended if each not in first]
+
+    def _settle(self, ended: list[tuple[Claim, Outcome]]) -> None:
+        # Who owns what is decided before anything moves.
         mine = [each for each in ended if self.model.owns(each[0].id, each[0].token)]
         known = {claim.id for claim, _ in ended if self.model.has_finished_by(claim.id, claim.token)}
         answer = self.ask(lambda: self.store.settle([self._verdict(*each) for each in ended]))
@@ -86,7 +91,7 @@ class Runs(Claims):
                 self._move(claim, outcome)
             self.model.release_children(claim.id for claim, outcome in mine if outcome.ending is Ending.SUCCEEDED)
         if not answer.came:
-            self.settle(ended)  # a node tells until it is heard; a second time it changes nothing
+            self._settle(ended)  # a node tells until it is heard; a second time it changes nothing
             return
         assert answer.value is not None
         assert not answer.value.held
