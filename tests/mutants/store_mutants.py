@@ -22,7 +22,7 @@ STORE = (
         "store/finishing.py",
         "            elif row.state not in _RUN:\n",
         "            elif False:\n",
-        ("store/test_settle.py::test_the_nodes_finish_after_the_workers_own_is_accepted_and_changes_nothing",),
+        ("store/test_settle.py::test_the_nodes_finish_after_the_workers_own_says_nothing_to_children_again",),
     ),
     Mutant(
         "the lock of works whose runs end",

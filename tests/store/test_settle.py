@@ -337,6 +337,20 @@ def test_the_nodes_finish_after_the_workers_own_is_accepted_and_changes_nothing(
     assert (row(store, "a"), row(store, "b")) == before
 
 
+@pytest.mark.parametrize("ending", [Ending.SUCCEEDED, Ending.FAILED])
+def test_the_nodes_finish_after_the_workers_own_says_nothing_to_children_again(store: Store, ending: Ending):
+    put_chain(store, ["a", "b"], "c")
+    claim = take_one(store, "a")
+    users = users_engine(store)
+    with users.connect() as connection, connection.begin():
+        assert store.complete(connection, verdicts(store, [claim], Ending.SUCCEEDED)[0])
+    users.dispose()
+    assert end(store, claim, ending=ending).accepted == {"a"}
+    assert states(store) == {"a": "SUCCEEDED", "b": "ENQUEUED", "c": "BLOCKED"}
+    succeed(store, "b")
+    assert state(store, "c") is State.ENQUEUED
+
+
 def test_a_completion_that_is_rolled_back_leaves_the_run_its_work(store: Store):
     put_chain(store, "a", "b")
     claim = take_one(store, "a")
