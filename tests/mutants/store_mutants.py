@@ -84,10 +84,7 @@ STORE = (
         "store/finishing.py",
         "for row in rows.values() if not State(row.state).is_finished}",
         "for row in rows.values()}",
-        (
-            "store/test_settle.py",
-            "store/test_aftermath.py",
-        ),
+        ("store/test_aftermath.py::test_a_cancelled_work_is_not_told_of_again_when_one_before_it_fails",),
     ),
     Mutant(
         "that an update during a run decides about the next one",
@@ -108,7 +105,7 @@ STORE = (
         "store/finishing.py",
         'case(((given["is_ready"] == 1) & work.c.held.is_(None), work.c.lane), else_=None)',
         'case(((given["is_ready"] == 1), work.c.lane), else_=None)',
-        ("store/test_pause.py::test_what_runs_goes_on_and_its_retry_waits",),
+        ("store/test_pause.py::test_a_lost_run_waits",),
     ),
     Mutant(
         "the sweep",

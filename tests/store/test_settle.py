@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -177,7 +178,10 @@ def test_a_work_that_is_given_back_is_as_if_it_had_not_been_claimed(store: Store
 @pytest.mark.parametrize("was", [Ending.STOPPED, Ending.RETRY, Ending.LOST])
 def test_a_work_that_is_given_back_keeps_what_its_last_run_has_left(store: Store, was: Ending):
     put(store, "a")
-    how = {Ending.STOPPED: {"reason": StopReason.DEVICE_STATE}, Ending.RETRY: {"error": "{}", "after": 0.0}}
+    how: dict[Ending, dict[str, Any]] = {
+        Ending.STOPPED: {"reason": StopReason.DEVICE_STATE},
+        Ending.RETRY: {"error": "{}", "after": 0.0},
+    }
     end(store, take_one(store, "a"), ending=was, **how.get(was, {}))
     before = row(store, "a")._asdict()
     end(store, take_one(store, "a"), ending=Ending.GIVEN_BACK)
