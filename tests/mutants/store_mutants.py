@@ -133,7 +133,7 @@ STORE = (
         "store/completing.py",
         "        if row.finished_at is not None:\n            return True  # it has said so before\n",
         "",
-        ("conformance/test_complete.py",),
+        ("store/test_periods.py::test_a_worker_that_says_twice_that_its_period_has_ended_has_ended_one",),
     ),
     # -- claims and starts --------------------------------------------------------------------------------------------
     Mutant(

@@ -40,6 +40,8 @@ from tests.stores import (
     states,
     take,
     take_one,
+    users_engine,
+    verdicts,
 )
 
 
@@ -95,6 +97,19 @@ def test_what_was_given_back_is_no_run(store: Store):
     end(store, take_one(store, "a"), ending=Ending.GIVEN_BACK)
     assert row(store, "a")._asdict() == before | {"version": before["version"] + 1}
     assert store.runs("a") == []
+
+
+def test_a_worker_that_says_twice_that_its_period_has_ended_has_ended_one(store: Store):
+    put(store, every("a"))
+    claim = take_one(store, "a")
+    (verdict,) = verdicts(store, [claim], Ending.SUCCEEDED)
+    users = users_engine(store)
+    with users.begin() as connection:
+        assert [store.complete(connection, verdict) for _ in range(2)] == [True, True]
+    users.dispose()
+    assert (info(store, "a").period_count, rows_of(store, "run")) == (1, 1)
+    assert end(store, claim).accepted == {"a"}
+    assert (info(store, "a").period_count, rows_of(store, "run")) == (1, 1)
 
 
 def test_the_history_is_bounded_by_the_setting_and_by_each_works_own_number(store_address: str):

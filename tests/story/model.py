@@ -144,10 +144,10 @@ class Model(Runs):
         if (spec.period is None) != (job.spec.period is None):
             raise Refused
         is_claimed = job.claim is not None
-        if job.spec.period is not None and not is_claimed:
+        if job.spec.period is not None and (not is_claimed or job.has_completed):
             self._move_period(job, spec)  # first: it may be refused
         if spec.override is not None or spec.clears_override:
-            job.override_at, job.override_is_new = spec.override, is_claimed
+            job.override_at, job.override_is_new = spec.override, is_claimed and not job.has_completed
         job.spec, job.tags, job.generation = spec, set(spec.tags), job.generation + 1
         job.privileged, job.triggered, job.is_free = spec.expedited is not None, False, False
         job.expires_at = None if spec.expires is None else job.created_at + spec.expires
@@ -155,6 +155,9 @@ class Model(Runs):
             job.stop_reason = NOT_STOPPED
             if job.state == "ENQUEUED":
                 self.wait_until(job, self.next_run(job))
+        elif job.has_completed:
+            attempts, job.attempts = job.attempts, 0
+            job.run_at, job.attempts = self.next_run(job), attempts
         self._set_deadline(job)
         return "APPLIED_FOR_NEXT_RUN" if is_claimed else "APPLIED_IMMEDIATELY"
 

@@ -84,7 +84,7 @@ class ModelBase:
         return [job.id for job in doomed]
 
     def _note_cancelled_run(self, job: Job) -> None:
-        if job.spec.period is not None:
+        if job.spec.period is not None and not job.has_completed:
             keep = job.spec.period.keep
             job.history.append((job.count, job.at, "CANCELLED"))
             del job.history[: -(self.keep_runs if keep is None else keep)]

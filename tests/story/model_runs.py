@@ -112,10 +112,34 @@ class Runs(ModelBase):
             self.release_children([job.id])
             return
         job.at = at if at is not None else job.override_at or 0
+        self._next_period(job)
+
+    def _next_period(self, job: Job) -> None:
         job.attempts = job.interruptions = 0
         job.stop_reason, job.enqueued_at = NOT_STOPPED, self.now
         self.go_back(job, self.next_run(job), 0)
         self._new_deadline(job)
+
+    def complete(self, each: str, attempts: int, output: str) -> None:
+        """A run finishes its work in a transaction of its own; it still holds a periodic one until it has returned."""
+        job = self.jobs[each]
+        if job.has_completed:
+            return
+        before = job.state, job.claim, job.permits, job.attempts, job.stop_reason
+        self.succeed(each, attempts, output)
+        self.release_children([each])
+        if not job.is_finished:
+            job.state, job.claim, job.permits, _, job.stop_reason = before
+            job.attempts = int(job.state == "RUNNING")
+            job.promoted = job.has_completed = True
+
+    def let_go_of_completed(self, job: Job) -> bool:
+        """Whatever becomes of a run that has completed its period: the next one begins when it was to."""
+        if not job.has_completed:
+            return False
+        job.has_completed, job.interruptions, job.stop_reason = False, 0, NOT_STOPPED
+        self.go_back(job, job.run_at, 0)
+        return True
 
     def _new_deadline(self, job: Job) -> None:
         if job.spec.deadline is not None:
@@ -204,6 +228,8 @@ class Runs(ModelBase):
     def put_back(self, node: str, which: Callable[[Job], bool]) -> None:
         for job in sorted(self.jobs.values(), key=lambda job: job.id):
             if job.claim is None or job.claim[0] != node or not which(job):
+                continue
+            if self.let_go_of_completed(job):
                 continue
             if job.state == "RUNNING":
                 self.lose(job.id, job.attempts - 1)

@@ -119,6 +119,8 @@ class Job:
     at: int = 0
     override_at: int | None = None
     override_is_new: bool = False
+    #: The run that holds it has ended its period itself, in a transaction of its own, and only lets go of it yet.
+    has_completed: bool = False
     #: The runs it has had: the period of each, the moment it stood for, and how it ended.
     history: list[tuple[int, int, str]] = field(default_factory=list)
 

@@ -100,6 +100,8 @@ class Runs(Claims):
 
     def _move(self, claim: Claim, outcome: Outcome) -> None:
         attempts = claim.run_attempt_count
+        if self.model.let_go_of_completed(self.model.jobs[claim.id]):
+            return
         if outcome.ending is Ending.SUCCEEDED:
             self.model.succeed(claim.id, attempts, outcome.output or "")
         elif outcome.ending is Ending.FAILED:
@@ -122,8 +124,8 @@ class Runs(Claims):
 
     @rule(seat=st.integers(0, 1), pick=picks)
     def complete_in_a_transaction(self, seat, pick):
-        """A worker finishes one-time work together with rows of its own; its run ends later, however it does."""
-        hand = [claim for claim in self.hands[self.seats[seat]] if claim.standing is None]
+        """A worker finishes its work together with rows of its own; its run ends later, however it does."""
+        hand = self.hands[self.seats[seat]]
         if not hand:
             return
         claim, outcome = self.outcome(hand[pick % len(hand)], Ending.SUCCEEDED)
@@ -132,8 +134,7 @@ class Runs(Claims):
         with self.database.transaction() as theirs:
             assert self.store.complete(theirs, self._verdict(claim, outcome)) == (is_mine or is_known)
         if is_mine:
-            self._move(claim, outcome)
-            self.model.release_children([claim.id])
+            self.model.complete(claim.id, claim.run_attempt_count, outcome.output or "")
 
     # -- nodes --------------------------------------------------------------------------------------------------------
 
