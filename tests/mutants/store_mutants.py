@@ -247,7 +247,7 @@ STORE = (
         "verdict.py",
         "if standing is None or standing.was_begun or claim.run_attempt_count or standing.override_at is not None:",
         "if standing is None or claim.run_attempt_count or standing.override_at is not None:",
-        ("store/test_periods.py",),
+        ("store/test_periods.py::test_a_run_that_was_begun_and_stopped_is_not_missed_however_late_it_goes_on",),
     ),
     Mutant(
         "that an occurrence which a run was moved to is written",

@@ -19,7 +19,7 @@ from celery_workmanager.policies import CatchUp
 from celery_workmanager.store import Store
 from celery_workmanager.store.passage import leavers
 from celery_workmanager.timing import SECOND, as_datetime
-from celery_workmanager.work import State
+from celery_workmanager.work import State, StopReason
 from tests.store.test_schema import alembic
 from tests.stores import (
     HOUR,
@@ -171,6 +171,19 @@ def test_a_node_that_comes_late_finds_nothing_to_run_of_a_work_that_skips(store:
     assert (found.period_count, found.runs) == (0, 0)
     move(store, HOUR // 2)
     assert [claim.id for claim in take(store)] == ["a"]
+
+
+@pytest.mark.parametrize("given_back", [False, True])
+def test_a_run_that_was_begun_and_stopped_is_not_missed_however_late_it_goes_on(store: Store, given_back: bool):
+    put(store, every("a", seconds=60, fixed_rate=True, catch_up=CatchUp.SKIP))
+    at = row(store, "a").period_at
+    end(store, take_one(store, "a"), ending=Ending.STOPPED, reason=StopReason.DEVICE_STATE)
+    if given_back:
+        end(store, take_one(store, "a"), ending=Ending.GIVEN_BACK)
+    move(store, 150 * SECOND)
+    (claim,) = take(store)
+    assert claim.standing is not None
+    assert (claim.standing.at, row(store, "a").period_at) == (at, at)
 
 
 def test_one_run_stands_for_all_that_were_missed_and_is_that_of_the_latest(store: Store):
