@@ -36,7 +36,7 @@ today is looked at in every run of the tests.
 | Taken away | In | Noticed by | Seconds |
 | --- | --- | --- | ---: |
 """
-_FIRST = re.compile(r"^(?:FAILED|ERROR) (\S+?)(?: - .*)?$", re.MULTILINE)
+_FIRST = re.compile(r"^(?:FAILED|ERROR) ([^\s\[]+)", re.MULTILINE)
 
 
 @dataclass
@@ -75,7 +75,7 @@ def attempt(mutant: Mutant, tree: Path) -> Found:
     first = _FIRST.search(done.stdout)
     if done.returncode != 1 or first is None:
         raise SystemExit(f"{mutant.name}: the tests didn't run\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
-    return Found(f"`{first[1].split('[')[0].removeprefix('tests/')}`", seconds)
+    return Found(f"`{first[1].removeprefix('tests/')}`", seconds)
 
 
 def known() -> dict[str, Found]:

@@ -44,9 +44,16 @@ CHANGES = (
     Mutant(
         "that what a policy deletes is cancelled first",
         "store/inserting.py",
-        "                cancel_with_descendants(connection, plan.delete, now, terms, only_unfinished_roots=True)\n",
-        "",
+        "cancel_with_descendants(connection, plan.delete, now, terms, only_unfinished_roots=True)",
+        "list[str]()",
         ("store/test_policies.py::test_replace_cancels_foreign_dependents_before_it_deletes",),
+    ),
+    Mutant(
+        "that what one name appends to and another one cancels is known as cancelled",
+        "store/inserting.py",
+        "                known |= dict.fromkeys(known.keys() & cancelled, State.CANCELLED)\n",
+        "",
+        ("store/test_policies.py::test_what_one_name_appends_to_and_another_one_replaces_is_cancelled",),
     ),
     Mutant(
         "that works of a paused label are held when they are enqueued",

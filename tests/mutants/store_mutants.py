@@ -272,10 +272,7 @@ STORE = (
         "store/limiting.py",
         "where(work.c.id == permit.c.work, work.c.token == permit.c.token, work.c.node.is_not(None))",
         "where(work.c.id == permit.c.work, work.c.node.is_not(None))",
-        (
-            "store/test_limits.py",
-            "races/test_limits.py",
-        ),
+        ("store/test_limits.py::test_a_permit_that_nobody_took_back_counts_for_no_later_run_of_its_work",),
     ),
     Mutant(
         "that a permit counts only while a node holds its work",

@@ -22,7 +22,7 @@ class Model(Runs):
         skipped: list[str] = []
         kept: set[str] = set()
         swallowed: list[str] = []
-        leaves: dict[str, list[str]] = {}
+        leaves: dict[str, list[Job]] = {}
         first = [head for head in heads if head.name and not head.parents]
         for head in sorted(first, key=lambda head: head.name or ""):
             found = self._apply(head)
@@ -32,22 +32,22 @@ class Model(Runs):
                 leaves[head.name or ""] = found
         for head in heads:
             is_first = head.name is not None and not head.parents
-            parents = leaves.get(head.name or "", []) if is_first else head.parents
-            if (is_first and head.name in kept) or any(parent in swallowed for parent in parents):
+            if (is_first and head.name in kept) or any(parent in swallowed for parent in head.parents):
                 swallowed += [each for each, _ in head.works]
                 skipped += [each for each, _ in head.works]
                 continue
+            parents = leaves.get(head.name or "", []) if is_first else [self.jobs[parent] for parent in head.parents]
             for each, spec in head.works:
                 (skipped if each in self.jobs else stored).append(each)
                 self._insert(each, spec, parents, head.name)
         return stored, skipped
 
-    def _apply(self, head: Head) -> list[str] | None:
+    def _apply(self, head: Head) -> list[Job] | None:
         members = [job for job in self.jobs.values() if head.name in job.names]
         if head.policy == "KEEP" and any(job.state in ("ENQUEUED", "RUNNING") for job in members):
             return None
-        leaves = sorted(job.id for job in members if not self.children(job.id))
-        broken = any(self.jobs[leaf].state in ("FAILED", "CANCELLED") for leaf in leaves)
+        leaves = sorted((job for job in members if not self.children(job.id)), key=lambda job: job.id)
+        broken = any(leaf.state in ("FAILED", "CANCELLED") for leaf in leaves)
         if head.policy == "APPEND" or (head.policy == "APPEND_OR_REPLACE" and not broken):
             return leaves
         self._clear(members)
@@ -74,12 +74,14 @@ class Model(Runs):
             return [], []
         return self.enqueue([Head([(each, spec)], [], name, "APPEND")])
 
-    def _insert(self, each: str, spec: Spec, parents: list[str], name: str | None) -> None:
+    def _insert(self, each: str, spec: Spec, parents: list[Job], name: str | None) -> None:
         if each not in self.jobs:
-            states = {self.jobs[parent].state for parent in parents}
+            # Another name of this call may have cancelled what this one appends to, or deleted it after that.
+            states = {parent.state for parent in parents}
             state: str = "ENQUEUED" if states <= {"SUCCEEDED"} else "BLOCKED"
             state = next((one for one in ("FAILED", "CANCELLED") if one in states), state)
-            job = Job(each, spec, state, list(dict.fromkeys(parents)), run_at=self.now)
+            left = [parent.id for parent in parents if self.jobs.get(parent.id) is parent]
+            job = Job(each, spec, state, list(dict.fromkeys(left)), run_at=self.now)
             job.privileged = spec.expedited is not None
             job.created_at = self.now
             job.expires_at = None if spec.expires is None else self.now + spec.expires
