@@ -16,7 +16,8 @@ SOAK_MINUTES ?= 60
 # Through the environment, so that the shell never reads a file's name.
 export IMAGE LEVEL
 
-.PHONY: help demo example test quick test-lowest lint format bench compatibility upstream containers soak chaos clean
+.PHONY: help demo example test quick test-lowest lint format bench compatibility upstream containers soak chaos mutants clean
+.PHONY: help demo example test quick test-lowest lint format bench compatibility upstream containers soak chaos mutants clean
 .DEFAULT_GOAL := help
 
 help:
@@ -32,6 +33,7 @@ help:
 	@echo "make containers                            workers in containers (needs a Docker engine)"
 	@echo "make soak [SOAK_MINUTES=60]                long random walks over the store and what takes minutes, then an hour of load"
 	@echo "make chaos [ARGS=\"--minutes 15 --only postgresql\"]  a storm of faults over servers of its own, and an audit of what came of it"
+	@echo "make mutants [ARGS=\"-k token\"]           take each guard away and see which test notices: docs/mutants.md"
 	@echo "make bench [ARGS=\"drain growth --quick\"]    side by side with plain Celery and other durable queues"
 
 demo: $(VENV)/.demo
@@ -87,6 +89,9 @@ soak: $(VENV)/.dev $(VENV)/.bench
 
 chaos: $(VENV)/.test
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+mutants: $(VENV)/.test
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 clean:
 	rm -rf .venv .venv-lowest .venv-containers .venv-bench-* .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -7,7 +7,7 @@ cancels is stopped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from celery_workmanager.errors import UnsupportedOperation
@@ -131,10 +131,13 @@ def _is_under_way(member: Member) -> bool:
     return member.state in (State.ENQUEUED, State.RUNNING)
 
 
-def plan_insertion(steps: Iterable[Step], names: Mapping[str, NamePlan], known: Mapping[str, State]) -> Insertion:
+def plan_insertion(
+    steps: Iterable[Step], names: Mapping[str, NamePlan], known: Mapping[str, State], gone: Collection[str] = ()
+) -> Insertion:
     """Decide which works of `steps` are stored and in which state.
 
     `known` are the states of existing works: leaves that a name appends to, and works whose id is enqueued again.
+    `gone`: those that another name of this call has deleted; what was to follow them begins as they ended.
     A step whose prerequisites were not stored is left out, and with it all that follows: KEEP swallows its chain.
     """
     states = dict(known)
@@ -157,11 +160,12 @@ def plan_insertion(steps: Iterable[Step], names: Mapping[str, NamePlan], known: 
         before = [states[parent] for parent in parents]
         state = state_at_insertion(before)
         waiting = sum(not parent.is_finished for parent in before)
+        left = tuple(parent for parent in parents if parent not in gone) if gone else parents
         for request in step.requests:
             if request.id in states:
                 skipped.append(request.id)
                 existing.append((request, step.name))
                 continue
             states[request.id] = state
-            works.append(NewWork(request, state, parents, waiting, step.name))
+            works.append(NewWork(request, state, left, waiting, step.name))
     return Insertion(tuple(works), tuple(skipped), tuple(existing), tuple(updated))

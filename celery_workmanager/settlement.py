@@ -50,7 +50,7 @@ class Settlement:
         """Write what can be written; returns whether something was. Raises while the store is away, losing nothing."""
         wrote = False
         while self._new:
-            batch = self._new[:MOST_AT_ONCE]
+            batch = self._next_batch()
             self._write(batch)
             del self._new[: len(batch)]
             wrote = True
@@ -63,6 +63,16 @@ class Settlement:
                 self._held = held
                 raise
         return wrote
+
+    def _next_batch(self) -> list[Ended]:
+        """The first ends, each of another work: a run that had lost its work may end beside the one that has it now."""
+        batch = self._new[:MOST_AT_ONCE]
+        ids: set[str] = set()
+        for at, (claim, _) in enumerate(batch):
+            if claim.id in ids:
+                return batch[:at]
+            ids.add(claim.id)
+        return batch
 
     def _write(self, batch: list[Ended]) -> None:
         now, monotonic = self._clock.now(), self._clock.monotonic()

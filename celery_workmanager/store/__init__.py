@@ -190,7 +190,7 @@ class Store(TakingStore):
         return self._write(lambda conn: claiming.write_progress(conn, entries))
 
     def settle(self, verdicts: Sequence[Verdict]) -> Settled:
-        """Write verdicts in one transaction; those that can't be written now are in `held`. Raises DBAPIError."""
+        """Write verdicts, each on another work, in one transaction; `held`: not now, try again. Raises DBAPIError."""
         held: set[str] = set()
         while True:
             now = [verdict for verdict in verdicts if verdict.id not in held]

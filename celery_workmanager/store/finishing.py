@@ -35,7 +35,7 @@ from celery_workmanager.store import aftermath, periods, stops
 from celery_workmanager.store.aftermath import BadEnd, bad_end
 from celery_workmanager.store.deleting import chunks
 from celery_workmanager.store.graph import lock_descendants, lock_works, ways_down
-from celery_workmanager.store.owning import Own, look_at
+from celery_workmanager.store.owning import Own, as_they_were, look_at
 from celery_workmanager.store.replacing import replace_work
 from celery_workmanager.store.rows import EXPEDITED, ready_columns
 from celery_workmanager.tables import edge, state_in, work
@@ -195,6 +195,7 @@ def settle(
         mine = periods.let_go(connection, mine)
         periods.write(connection, mine)
     stops.write_ends(connection, mine, now, terms)
+    mine = as_they_were(connection, mine)
     _write(connection, [verdict for verdict in mine if verdict.replacement is None], now)
     _free(connection, [each.id for each in mine if rows[each.id].held is not None and each.state.is_finished])
     for verdict in mine:

@@ -54,11 +54,11 @@ def enqueue(
     """Plan and store `steps`. `look_for_ids`: ask first which ids exist (else a known id raises IntegrityError)."""
     _check_content_triggers(connection, steps, terms.limits.content_trigger_works)
     first = {step.name: step for step in steps if step.is_first and step.name is not None}
-    plans, known = _plan_names(connection, first, now, terms, name_wait, is_ours=is_ours)
+    plans, known, gone = _plan_names(connection, first, now, terms, name_wait, is_ours=is_ours)
     if look_for_ids:
         known |= _existing(connection, steps)
     known |= _stored_before(connection, steps)
-    insertion = plan_insertion(steps, plans, known)
+    insertion = plan_insertion(steps, plans, known, gone)
     insert_works(connection, insertion, queue_of, now, terms)
     for work_id, request in insertion.updated:
         update_work(connection, request, queue_of(request), now, terms, work_id=work_id)
@@ -85,11 +85,13 @@ def _plan_names(
     name_wait: float,
     *,
     is_ours: bool,
-) -> tuple[dict[str, NamePlan], dict[str, State]]:
+) -> tuple[dict[str, NamePlan], dict[str, State], set[str]]:
+    """The plans of the names, the states of what they append to, and what was deleted."""
     plans: dict[str, NamePlan] = {}
     known: dict[str, State] = {}
+    gone: set[str] = set()
     if not first:
-        return plans, known
+        return plans, known, gone
     names = sorted(first)
     with _bounded_wait(connection, names, name_wait, is_ours=is_ours):
         connection.execute(upsert(name, connection, "name"), [{"name": each} for each in names])
@@ -97,11 +99,14 @@ def _plan_names(
             members = _members(connection, each)
             plan = plan_name(first[each].policy, members)
             if plan.delete:
-                cancel_with_descendants(connection, plan.delete, now, terms, only_unfinished_roots=True)
+                cancelled = cancel_with_descendants(connection, plan.delete, now, terms, only_unfinished_roots=True)
                 delete_works(connection, plan.delete)
+                # What a name before appends to may be of this one, too, or depend on it.
+                known |= dict.fromkeys(known.keys() & cancelled, State.CANCELLED)
+                gone.update(plan.delete)
             known |= {found.id: found.state for found in members if found.id in plan.parents}
             plans[each] = plan
-    return plans, known
+    return plans, known, gone
 
 
 def _members(connection: Connection, unique_name: str) -> list[Member]:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, select
 
 from celery_workmanager.database import locking
+from celery_workmanager.lifecycle import Move
+from celery_workmanager.store.deleting import chunks
 from celery_workmanager.tables import work
+from celery_workmanager.verdict import Verdict
+from celery_workmanager.work import StopReason
 
 
 class Own(NamedTuple):
@@ -35,3 +40,16 @@ def look_at(connection: Connection, ids: Sequence[str], *, wait: bool) -> tuple[
 
 def _by_id(connection: Connection, lookup: Select[Any]) -> dict[str, Own]:
     return {row[0]: Own(*row) for row in connection.execute(lookup)}
+
+
+def as_they_were(connection: Connection, verdicts: list[Verdict]) -> list[Verdict]:
+    """The verdicts; works that go back as if not claimed keep what their last runs have left: the stop, the error."""
+    left: dict[str, Any] = {}
+    columns = (work.c.id, work.c.stop_reason, work.c.output, work.c.error)
+    for some in chunks([verdict.id for verdict in verdicts if verdict.move is Move.GIVE_BACK]):
+        left |= {row.id: row for row in connection.execute(select(*columns).where(work.c.id.in_(some)))}
+    return [_with(each, left[each.id]) if each.id in left else each for each in verdicts] if left else verdicts
+
+
+def _with(verdict: Verdict, row: Any) -> Verdict:
+    return replace(verdict, stop_reason=StopReason(row.stop_reason), output=row.output, error=row.error)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import Connection, bindparam, update
+from sqlalchemy import Connection, bindparam, case, update
 
 from celery_workmanager.bounds import Bound, quota_of
 from celery_workmanager.outcome import Claim
@@ -38,12 +38,15 @@ def spend(connection: Connection, claims: Sequence[Claim], quota: Mapping[str, B
     return out
 
 
+# It may have been paused since it was claimed, or updated: then it is perhaps expedited no more.
 _BACK = (
     update(work)
     .where(work.c.id == bindparam("claimed"), work.c.token == bindparam("by"))
-    .values(node=None, token=None, ready_lane=work.c.lane)
+    .values(node=None, token=None, ready_lane=case((work.c.held.is_(None), work.c.lane), else_=None))
 )
-_DOWNGRADE = _BACK.values(urgency=work.c.urgency + EXPEDITED, version=work.c.version + 1)
+_DOWNGRADE = _BACK.values(
+    urgency=case((work.c.urgency < 0, work.c.urgency + EXPEDITED), else_=work.c.urgency), version=work.c.version + 1
+)
 
 
 def refuse(connection: Connection, claim: Claim, now: int, terms: Terms) -> None:

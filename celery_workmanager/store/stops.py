@@ -26,11 +26,17 @@ class _Stopped(NamedTuple):
 def write_ends(connection: Connection, verdicts: Iterable[Verdict], now: int, terms: Terms) -> None:
     """Write the stops among the ends of runs, before these let go of their works; the rows are locked."""
     stopped = {
-        verdict.id: _Stopped(verdict.stop_reason, verdict.started_at)
+        verdict.id: _Stopped(reason, verdict.started_at)
         for verdict in verdicts
-        if verdict.stop_reason is not StopReason.NOT_STOPPED
+        if (reason := _reason_of(verdict)) is not StopReason.NOT_STOPPED
     }
     _write(connection, stopped, now, terms.keep_stops)
+
+
+def _reason_of(verdict: Verdict) -> StopReason:
+    # The period after a run that was given up begins without a reason; the run had one.
+    run = None if verdict.period is None else verdict.period.run
+    return verdict.stop_reason if run is None else run.stop_reason
 
 
 def write_cancelled(connection: Connection, ids: Sequence[str], now: int, terms: Terms, reason: StopReason) -> None:

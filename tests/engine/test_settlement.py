@@ -8,8 +8,11 @@ import pytest
 from sqlalchemy.exc import DataError, OperationalError
 
 from celery_workmanager.errors import StoreBusy, StoreUnavailable
-from celery_workmanager.settlement import PATIENCE
+from celery_workmanager.outcome import Ending, Outcome
+from celery_workmanager.settlement import PATIENCE, Settlement
 from celery_workmanager.store import Settled
+from celery_workmanager.timing import SECOND
+from tests.stores import register, take_one
 
 
 def broken(*errors):
@@ -153,3 +156,21 @@ def test_an_answer_that_was_lost_after_the_commit_is_no_harm(world, node, monkey
     node.settle()
     assert world.info(work_id) == info
     assert calls[1].accepted == {work_id}
+
+
+@pytest.mark.parametrize("old_first", [True, False], ids=["old first", "new first"])
+def test_the_end_of_a_run_that_had_lost_its_work_does_nothing_beside_that_of_the_present_one(world, old_first):
+    """One process may see both: its node was declared lost, and as a new one it took the work again."""
+    parent, child = world.chain()
+    old = take_one(world.store, parent, "old")
+    register(world.store, "old", lease=SECOND)
+    world.advance(2)
+    assert world.store.heal(world.clock.now()) is not None
+    new = take_one(world.store, parent, "new")
+    settlement = Settlement(world.store, world.clock)
+    ends = [(old, Outcome(Ending.SUCCEEDED, started_at=0.0)), (new, Outcome(Ending.RETRY, started_at=0.0))]
+    for claim, outcome in ends if old_first else reversed(ends):
+        settlement.add(claim, outcome)
+    settlement.write()
+    assert settlement.is_empty
+    assert (world.info(parent).run_attempt_count, world.states(parent, child)) == (1, ["ENQUEUED", "BLOCKED"])

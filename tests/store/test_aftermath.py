@@ -51,6 +51,14 @@ def test_of_a_cancelled_work_only_those_are_told_that_wait_elsewhere(store: Stor
     assert (told["entry"], told["state"], told["error"]) == (ALWAYS, "CANCELLED", None)
 
 
+def test_a_cancelled_work_is_not_told_of_again_when_one_before_it_fails(store: Store):
+    enqueue(store, step(call("a")), step(call("b", errbacks=[ALWAYS]), after=("a",)))
+    store.cancel("b")
+    end(store, take_one(store, "a"), ending=Ending.FAILED)
+    (told,) = aftermath(store)
+    assert told["state"] == "CANCELLED"
+
+
 def test_a_run_that_lost_its_work_leaves_nothing(store: Store):
     put(store, call("a", errbacks=[ERRBACK]))
     claim = take_one(store, "a")

@@ -23,6 +23,7 @@ from celery_workmanager.readings import Readings
 from celery_workmanager.store import Store, claiming, pausing
 from celery_workmanager.timing import SECOND
 from tests.stores import (
+    HOUR,
     QUEUE,
     START,
     WORKER,
@@ -318,6 +319,18 @@ def test_stops_are_written_with_the_ends_of_the_runs(store: Store):
     assert (stop.reason, stop.run_attempt_count, stop.node) == (StopReason.UNKNOWN, 1, "node")
     assert store.stops("unstarted") == []
     assert info(store, "long").run_attempt_count == 0
+
+
+def test_the_loss_that_ends_a_period_is_a_stop_like_those_before(store_address: str):
+    store = make_store(store_address, max_interruptions=2)
+    put(store, every("a"))
+    for expected in (1, 2):
+        store.promote()
+        move(store, HOUR)
+        end(store, take_one(store, "a"), ending=Ending.LOST)
+        assert [each.reason for each in store.stops("a")] == [StopReason.UNKNOWN] * expected
+    assert info(store, "a").period_count == 1
+    store.close()
 
 
 def test_a_refused_end_leaves_no_entry(store: Store):

@@ -322,6 +322,18 @@ def test_an_update_during_a_run_changes_nothing_about_its_room(store: Store):
     assert ids(take(store)) == ["b"]
 
 
+def test_a_permit_that_nobody_took_back_counts_for_no_later_run_of_its_work(store: Store):
+    put(store, job("a", **ONE))
+    (a,) = take(store)
+    store.update(job("a"), QUEUE)
+    with without_releases(store):
+        end(store, a, ending=Ending.STOPPED, reason=StopReason.DEVICE_STATE)
+    take_one(store, "a")
+    assert rows_of(store, "permit") == 1
+    put(store, job("b", **ONE))
+    assert ids(take(store)) == ["b"]
+
+
 def test_a_parked_work_that_is_paused_waits_for_the_resumption_first(store: Store):
     red = PauseTarget(PauseKind.TAG, "red")
     put(store, job("a", **ONE), job("b", tags={"red"}, **ONE), job("c", **ONE))

@@ -19,7 +19,7 @@ from celery_workmanager.policies import CatchUp
 from celery_workmanager.store import Store
 from celery_workmanager.store.passage import leavers
 from celery_workmanager.timing import SECOND, as_datetime
-from celery_workmanager.work import State
+from celery_workmanager.work import State, StopReason
 from tests.store.test_schema import alembic
 from tests.stores import (
     HOUR,
@@ -40,6 +40,8 @@ from tests.stores import (
     states,
     take,
     take_one,
+    users_engine,
+    verdicts,
 )
 
 
@@ -95,6 +97,19 @@ def test_what_was_given_back_is_no_run(store: Store):
     end(store, take_one(store, "a"), ending=Ending.GIVEN_BACK)
     assert row(store, "a")._asdict() == before | {"version": before["version"] + 1}
     assert store.runs("a") == []
+
+
+def test_a_worker_that_says_twice_that_its_period_has_ended_has_ended_one(store: Store):
+    put(store, every("a"))
+    claim = take_one(store, "a")
+    (verdict,) = verdicts(store, [claim], Ending.SUCCEEDED)
+    users = users_engine(store)
+    with users.begin() as connection:
+        assert [store.complete(connection, verdict) for _ in range(2)] == [True, True]
+    users.dispose()
+    assert (info(store, "a").period_count, rows_of(store, "run")) == (1, 1)
+    assert end(store, claim).accepted == {"a"}
+    assert (info(store, "a").period_count, rows_of(store, "run")) == (1, 1)
 
 
 def test_the_history_is_bounded_by_the_setting_and_by_each_works_own_number(store_address: str):
@@ -156,6 +171,19 @@ def test_a_node_that_comes_late_finds_nothing_to_run_of_a_work_that_skips(store:
     assert (found.period_count, found.runs) == (0, 0)
     move(store, HOUR // 2)
     assert [claim.id for claim in take(store)] == ["a"]
+
+
+@pytest.mark.parametrize("given_back", [False, True])
+def test_a_run_that_was_begun_and_stopped_is_not_missed_however_late_it_goes_on(store: Store, given_back: bool):
+    put(store, every("a", seconds=60, fixed_rate=True, catch_up=CatchUp.SKIP))
+    at = row(store, "a").period_at
+    end(store, take_one(store, "a"), ending=Ending.STOPPED, reason=StopReason.DEVICE_STATE)
+    if given_back:
+        end(store, take_one(store, "a"), ending=Ending.GIVEN_BACK)
+    move(store, 150 * SECOND)
+    (claim,) = take(store)
+    assert claim.standing is not None
+    assert (claim.standing.at, row(store, "a").period_at) == (at, at)
 
 
 def test_one_run_stands_for_all_that_were_missed_and_is_that_of_the_latest(store: Store):

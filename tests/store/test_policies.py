@@ -251,6 +251,27 @@ def test_one_enqueue_may_use_several_names(store: Store):
     assert states(store) == {"a": "FAILED", "b": "FAILED", "c": "ENQUEUED", "join": "FAILED"}
 
 
+def test_what_one_name_appends_to_and_another_one_replaces_is_cancelled(store: Store):
+    """Nothing is left waiting for what the same call has cancelled."""
+    put_named(store, "two", KEEP, "t")
+    enqueue(store, Step((job("a"),), ("t",), "one"))
+    enqueue(
+        store,
+        Step((job("b"),), name="one", policy=APPEND),
+        Step((job("c"),), name="two", policy=REPLACE),
+        step("join", after=("b", "c")),
+    )
+    assert states(store) == {"a": "CANCELLED", "b": "CANCELLED", "c": "ENQUEUED", "join": "CANCELLED"}
+
+
+def test_what_follows_a_work_that_another_name_of_the_call_deletes_is_cancelled(store: Store):
+    put_named(store, "one", KEEP, "a")
+    put_named(store, "two", APPEND, "a")
+    enqueue(store, Step((job("b"),), name="one", policy=APPEND), Step((job("c"),), name="two", policy=REPLACE))
+    assert states(store) == {"b": "CANCELLED", "c": "ENQUEUED"}
+    assert (info(store, "b").prerequisites, rows_of(store, "edge")) == ((), 0)
+
+
 def test_names_stay_when_their_works_are_gone(store: Store):
     """The row of a name is where enqueues meet; it is never deleted under their feet."""
     put_named(store, "order", KEEP, "a")

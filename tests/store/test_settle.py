@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ from tests.stores import (
     move,
     put,
     put_chain,
+    register,
     row,
     start,
     state,
@@ -173,6 +175,30 @@ def test_a_work_that_is_given_back_is_as_if_it_had_not_been_claimed(store: Store
     assert [claim.id for claim in take(store)] == ["a"]
 
 
+@pytest.mark.parametrize("was", [Ending.STOPPED, Ending.RETRY, Ending.LOST])
+def test_a_work_that_is_given_back_keeps_what_its_last_run_has_left(store: Store, was: Ending):
+    put(store, "a")
+    how: dict[Ending, dict[str, Any]] = {
+        Ending.STOPPED: {"reason": StopReason.DEVICE_STATE},
+        Ending.RETRY: {"error": "{}", "after": 0.0},
+    }
+    end(store, take_one(store, "a"), ending=was, **how.get(was, {}))
+    before = row(store, "a")._asdict()
+    end(store, take_one(store, "a"), ending=Ending.GIVEN_BACK)
+    assert row(store, "a")._asdict() == before | {"version": before["version"] + 1}
+    assert len(store.stops("a")) == (was is not Ending.RETRY)
+
+
+def test_what_a_lost_node_has_not_begun_keeps_what_its_last_run_has_left(store: Store):
+    put(store, "a")
+    register(store, lease=SECOND)
+    end(store, take_one(store, "a"), ending=Ending.STOPPED, reason=StopReason.DEVICE_STATE)
+    take_one(store, "a")
+    move(store, 2 * SECOND)
+    assert store.heal(store.clock.now()) is not None
+    assert info(store, "a").stop_reason is StopReason.DEVICE_STATE
+
+
 def test_a_lost_run_is_an_interruption_and_no_attempt(store: Store):
     put(store, "a")
     claim = take_one(store, "a")
@@ -313,6 +339,20 @@ def test_the_nodes_finish_after_the_workers_own_is_accepted_and_changes_nothing(
     settled = end(store, claim, ending=ending, output='{"n": 2}')
     assert (settled.accepted, settled.stale) == ({"a"}, set())
     assert (row(store, "a"), row(store, "b")) == before
+
+
+@pytest.mark.parametrize("ending", [Ending.SUCCEEDED, Ending.FAILED])
+def test_the_nodes_finish_after_the_workers_own_says_nothing_to_children_again(store: Store, ending: Ending):
+    put_chain(store, ["a", "b"], "c")
+    claim = take_one(store, "a")
+    users = users_engine(store)
+    with users.connect() as connection, connection.begin():
+        assert store.complete(connection, verdicts(store, [claim], Ending.SUCCEEDED)[0])
+    users.dispose()
+    assert end(store, claim, ending=ending).accepted == {"a"}
+    assert states(store) == {"a": "SUCCEEDED", "b": "ENQUEUED", "c": "BLOCKED"}
+    succeed(store, "b")
+    assert state(store, "c") is State.ENQUEUED
 
 
 def test_a_completion_that_is_rolled_back_leaves_the_run_its_work(store: Store):

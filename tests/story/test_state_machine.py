@@ -14,20 +14,32 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from celery_workmanager import OneTimeWorkRequest, schema
 from celery_workmanager.clock import HeldClock
-from celery_workmanager.database import Database
 from celery_workmanager.planning import Step
 from celery_workmanager.settings import Settings
 from celery_workmanager.store import Store
 from celery_workmanager.terms import Terms
-from tests.story.walk import MAX_INTERRUPTIONS, RETENTION, START, StoreAndModel
+from celery_workmanager.timing import as_timedelta
+from tests.story.draws import QUOTA, START
+from tests.story.faults import FaultyDatabase
+from tests.story.walk import StoreAndModel
+from tests.story.walk_base import KEEP_RUNS, KEEP_STOPS, MAX_INTERRUPTIONS, RETENTION
 
 SOAK = int(os.environ.get("WORKMANAGER_SOAK", "0"))
 
 
 def new_store(url: str) -> Store:
-    database = Database(url, lock_wait=0.5)
+    database = FaultyDatabase(url, lock_wait=0.5)
     schema.migrate(database)
-    terms = Terms.of(Settings(retention=RETENTION, max_interruptions=MAX_INTERRUPTIONS))
+    quota = {name: (n, as_timedelta(per)) for name, (n, per) in QUOTA.items()}
+    terms = Terms.of(
+        Settings(
+            retention=RETENTION,
+            max_interruptions=MAX_INTERRUPTIONS,
+            keep_runs=KEEP_RUNS,
+            keep_stops=KEEP_STOPS,
+            expedited_quota=quota,
+        )
+    )
     return Store(database, HeldClock(START), terms, name_wait=5.0)
 
 
