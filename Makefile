@@ -17,7 +17,6 @@ SOAK_MINUTES ?= 60
 export IMAGE LEVEL
 
 .PHONY: help demo example test quick test-lowest lint format bench compatibility upstream containers soak chaos mutants clean
-.PHONY: help demo example test quick test-lowest lint format bench compatibility upstream containers soak chaos mutants clean
 .DEFAULT_GOAL := help
 
 help:
