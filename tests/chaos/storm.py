@@ -57,6 +57,7 @@ def run(
         place.prepare()
         producer, auditor = place.producer(), place.auditor()
         for each in (producer, auditor):
+            stack.callback(each.app.close)  # its connections to the broker
             stack.callback(each.store.close)
         notes = Journal(place.folder)
         canary = Canary(place.direct, notes, lease)
