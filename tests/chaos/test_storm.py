@@ -18,7 +18,7 @@ from tests.chaos import storm
 from tests.chaos.place import KINDS
 from tests.chaos.table import table
 
-SECONDS = 15.0
+SECONDS = 12.0
 
 
 @pytest.mark.slow
