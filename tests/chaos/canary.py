@@ -6,10 +6,10 @@ import threading
 import time
 from contextlib import suppress
 
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
-from celery_workmanager.database import Database
 from tests.chaos.journal import Journal
 
 _PAUSE = 0.2
@@ -21,7 +21,8 @@ class Canary:
     """Asks the store for nothing, by a way that no fault lies on, until it is stopped."""
 
     def __init__(self, url: str, journal: Journal, lease: float) -> None:
-        self._database, self._journal, self._patience = Database(url), journal, PATIENCE * lease
+        # A connection for each question: nodes that lost theirs make new ones.
+        self._engine, self._journal, self._patience = create_engine(url, poolclass=NullPool), journal, PATIENCE * lease
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._sing, name="canary", daemon=True)
 
@@ -31,14 +32,14 @@ class Canary:
     def stop(self) -> None:
         self._over.set()
         self._thread.join(60)
-        self._database.close()
+        self._engine.dispose()
 
     def _sing(self) -> None:
         while not self._over.is_set():
             at = time.monotonic()
             self._over.wait(_PAUSE)
             # A server that is away is a fault, and noted as one.
-            with suppress(SQLAlchemyError, OSError), self._database.engine().connect() as connection:
+            with suppress(SQLAlchemyError, OSError), self._engine.connect() as connection:
                 connection.execute(text("SELECT 1"))
                 if time.monotonic() - at - _PAUSE > self._patience:
                     self._journal.stall(at)

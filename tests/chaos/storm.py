@@ -13,12 +13,13 @@ from sqlalchemy import text
 
 from celery_workmanager import ExistingWorkPolicy, OneTimeWorkRequest, State, WorkManager
 from celery_workmanager.query import WorkQuery
+from celery_workmanager.timing import micros
 from tests.chaos import history, journal
 from tests.chaos.audit import Audit, Evidence
 from tests.chaos.canary import Canary
 from tests.chaos.faults import Rage
 from tests.chaos.journal import Journal
-from tests.chaos.load import NAMES, PERIODIC, PERIODS, Producers
+from tests.chaos.load import NAMES, PERIODIC, Producers
 from tests.chaos.place import Place, place_of
 from tests.story import story_app
 from tests.story.workers import wait_until
@@ -57,6 +58,7 @@ def run(
         place.prepare()
         producer, auditor = place.producer(), place.auditor()
         for each in (producer, auditor):
+            stack.callback(each.app.close)  # its connections to the broker
             stack.callback(each.store.close)
         notes = Journal(place.folder)
         canary = Canary(place.direct, notes, lease)
@@ -84,7 +86,7 @@ def _evidence(place: Place, manager: WorkManager, notes: Journal) -> Evidence:
     """Let everything come to rest, and gather what there is to be seen."""
     until = manager.clock.now()
     waits_long = journal.read(place.folder).delayed
-    if not _comes_true(lambda: _is_calm(manager, waits_long) and _is_caught_up(place, until), place):
+    if not _comes_true(lambda: _is_calm(manager, waits_long) and _is_caught_up(manager, place, until), place):
         notes.write("broken", text=f"not at rest, and no run for {QUIET:g} s")
     for worker in (*place.workers, *place.beats):
         if not worker.is_alive:
@@ -126,13 +128,14 @@ def _is_calm(manager: WorkManager, waits_long: set[str]) -> bool:
     return all(info.id in waits_long or info.periodicity_info is not None for info in infos)
 
 
-def _is_caught_up(place: Place, until: int) -> bool:
+def _is_caught_up(manager: WorkManager, place: Place, until: int) -> bool:
     latest: dict[str, int] = {}
     for line in story_app.lines(place.folder):
         if line["event"] == "period":
             latest[line["id"]] = max(latest.get(line["id"], 0), line["of"])
-    slowest = max(PERIODS) * 1_000_000
-    return len(latest) == len(PERIODS) and min(latest.values()) >= until - slowest
+    periodic = manager.get_work_infos(WorkQuery(periodic=True))
+    intervals = {each.id: each.periodicity_info.repeat_interval for each in periodic}
+    return all(latest.get(each, 0) >= until - micros(interval) for each, interval in intervals.items())
 
 
 def _has_finished(manager: WorkManager, work_id: str) -> bool:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +18,7 @@ from tests.chaos import storm
 from tests.chaos.place import KINDS
 from tests.chaos.table import table
 
-SECONDS = 15.0
+SECONDS = 12.0
 
 
 @pytest.mark.slow
@@ -39,6 +41,9 @@ def test_nothing_is_lost_and_nothing_finishes_twice_in_a_storm(kind, capsys):
 
 def _left_behind() -> list[str]:
     """Mounts and networks of this process that a storm should have taken away."""
-    mounts = [line for line in open("/proc/mounts") if f"workmanager-chaos-{os.getpid()}-" in line]  # noqa: PTH123, SIM115
+    every = Path("/proc/mounts").read_text().splitlines() if Path("/proc/mounts").exists() else []
+    mounts = [line for line in every if f"workmanager-chaos-{os.getpid()}-" in line]
+    if shutil.which("ip") is None:
+        return mounts
     listed = subprocess.run(["ip", "netns", "list"], check=False, capture_output=True, text=True).stdout.split()
     return mounts + [name for name in listed if name.startswith("wm") and f"{os.getpid() % 100000}n" in name]
