@@ -18,7 +18,7 @@ CHANGES = (
         "store/inserting.py",
         "names = sorted(first)",
         "names = list(first)",
-        ("races/test_names.py",),
+        ("races/test_names.py::test_names_are_locked_in_their_order_whatever_that_of_the_steps",),
     ),
     Mutant(
         "that a held name is waited for only so long",

@@ -123,7 +123,7 @@ ENGINE = (
         "database.py",
         "        if self._pid != os.getpid():\n            self._forget_parents_connections()\n",
         "",
-        ("store/test_fork_gate.py", "store/test_database.py", "celery/test_tracer.py", "canvas/test_canvas_cases.py"),
+        ("store/test_fork_gate.py::test_a_child_opens_connections_of_its_own",),
     ),
     Mutant(
         "that input has a size",

@@ -177,6 +177,22 @@ def test_a_name_that_comes_free_in_time_is_taken(server: Store):
     assert states(server) == {"b": "ENQUEUED"}
 
 
+def test_names_are_locked_in_their_order_whatever_that_of_the_steps(server: Store):
+    """Who waits for the second name holds the first one; in any other order two such would wait for each other."""
+    impatient = twin(server, name_wait=0.2)
+    put_named(server, "a", KEEP, "x")
+    with holding(server) as connection:
+        put_named(server, "b", KEEP, "y", connection=connection)
+        steps = [Step((job(each),), name=name, policy=APPEND) for each, name in (("two", "b"), ("one", "a"))]
+        with meanwhile(lambda: enqueue(server, *steps)) as waiting:
+            wait_until(lambda: is_blocked(server))
+            with pytest.raises(UniqueNameBusy, match="a"):
+                put_named(impatient, "a", APPEND, "late")
+            connection.commit()
+    assert len(waiting.result().works) == 2
+    impatient.close()
+
+
 # -- leases --------------------------------------------------------------------------------------------------
 
 

@@ -83,3 +83,20 @@ def test_a_child_has_a_gate_of_its_own():
 
     assert in_child(enter_and_fork)
     other.join()
+
+
+def test_a_child_opens_connections_of_its_own(tmp_path: Path):
+    """Sockets and files that both used would carry the answers of one to the other."""
+    database = Database(f"sqlite:///{tmp_path / 'store.sqlite3'}")
+    with database.plain() as connection:
+        connection.execute(text("SELECT 1"))
+    parents = database.engine()
+
+    def work() -> None:
+        assert database.engine() is not parents
+        with database.plain() as connection:
+            connection.execute(text("SELECT 1"))
+
+    assert in_child(work)
+    assert database.engine() is parents
+    database.close()

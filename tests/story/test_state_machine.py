@@ -43,12 +43,12 @@ def new_store(url: str) -> Store:
     return Store(database, HeldClock(START), terms, name_wait=5.0)
 
 
-@pytest.mark.timeout(0 if SOAK else 180)
+@pytest.mark.timeout(0 if SOAK else 400)
 def test_store_and_model_agree_on_every_walk(store_url):
     """Enqueues, runs, crashes, cancels and time in any order leave the store as the words say."""
     store = new_store(store_url)
     walks = settings(
-        max_examples=(50 if store.database.is_sqlite else 15) * max(1, SOAK),
+        max_examples=(40 if store.database.is_sqlite else 12) * max(1, SOAK),
         stateful_step_count=100 if SOAK else 40,
         deadline=None,
         suppress_health_check=list(HealthCheck),
