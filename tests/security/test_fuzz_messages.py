@@ -58,7 +58,7 @@ def signatures() -> st.SearchStrategy[Any]:
         )
 
     # New ones each time: Celery writes into signatures.
-    new = st.builds(dict)
+    new: st.SearchStrategy[dict[str, Any]] = st.builds(dict)
     whole: st.SearchStrategy[Any] = st.fixed_dictionaries(
         {"task": st.just(NAME), "args": st.builds(list), "kwargs": new, "options": new}
     )
