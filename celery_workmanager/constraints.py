@@ -136,8 +136,8 @@ class Constraints:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Constraints:
         """Return those that ``to_json`` or ``key`` wrote. Raises InvalidRequest for a name that is none of theirs."""
-        if unknown := set(values) - set(_CHECKS):
-            raise InvalidRequest("constraints", f"some of {', '.join(_CHECKS)}", sorted(unknown))
+        if unknown := [name for name in values if name not in _CHECKS]:
+            raise InvalidRequest("constraints", f"some of {', '.join(_CHECKS)}", unknown)
         return cls(**values)
 
     @classmethod

@@ -151,7 +151,8 @@ def test_stamps_of_a_message_are_no_options():
     class Letter:
         def __init__(self):
             stamps = {"as_data": True, "tag": "a", "eta": "x"}
-            self.content_type, self.properties, self.payload = "application/json", {}, [[], {}, {}]
+            self.content_type, self.properties = "application/json", dict[str, str]()
+            self.payload = [list[int](), dict[str, int](), dict[str, int]()]
             self.headers = {"id": "1", "stamps": stamps, "stamped_headers": ["tag", "id"]}
 
     options = call_in(Letter()).options

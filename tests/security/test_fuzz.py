@@ -112,7 +112,7 @@ def test_constraints(options):
 def test_constraints_of_a_later_version(stored):
     known, unknown = Constraints.known_of(stored)
     assert set(unknown) <= set(stored)
-    assert accepted(lambda: Constraints.from_json(known.to_json())) == known
+    assert Constraints.from_json(known.to_json()).to_json() == known.to_json()
 
 
 @fuzzed(150)
