@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from sqlalchemy import URL, Connection, Engine, Select, create_engine, event, ma
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
-from celery_workmanager import mysql, news
+from celery_workmanager import mysql, news, postgresql
 from celery_workmanager.errors import (
     StatementTooLarge,
     StoreBusy,
@@ -135,20 +135,7 @@ class Database:
         if self.is_mysql:
             # It makes no difference between durable and other commits; `plain` connections are those of this engine.
             return mysql.open_engine(self.url, lock_wait=self.lock_wait, autocommit=relaxed, idle=IDLE_AT_MOST)
-        options = _reach(self.url) if self.dialect == "postgresql" else {}
-        engine = create_engine(
-            self.url,
-            # Our statements lock and look again; a server whose default is stricter would only refuse them.
-            isolation_level="READ COMMITTED",
-            pool_size=5,
-            max_overflow=10,
-            pool_pre_ping=True,
-            hide_parameters=True,
-            connect_args=options,
-        )
-        if self.dialect == "postgresql":
-            event.listen(engine, "connect", lambda dbapi, _: _prepare_postgresql(dbapi, relaxed=relaxed))
-        return engine
+        return postgresql.open_engine(self.url, relaxed=relaxed, idle=IDLE_AT_MOST)
 
     @contextmanager
     def transaction(self, connection: Connection | None = None, *, relaxed: bool = False) -> Iterator[Connection]:
@@ -181,14 +168,11 @@ class Database:
                 if self.listener is not None:
                     news.join(connection, self.listener)
                 return work(connection)
-        for attempt in range(_TRIES):
-            try:
-                return self._run(work, relaxed=relaxed)
-            except DBAPIError as error:
-                if attempt == _TRIES - 1 or not is_conflict(error):
-                    raise
-                time.sleep(random.uniform(0, 0.005 * 2**attempt))  # noqa: S311 - jitter
-        raise AssertionError  # pragma: no cover
+        return _tried(lambda: self._run(work, relaxed=relaxed))
+
+    def run_single(self, work: Callable[[Connection], T]) -> T:
+        """Run `work`, which is one statement: a transaction that needs none to begin and to end it."""
+        return _tried(lambda: self._told(self.plain(), work))
 
     def run_relaxed(self, work: Callable[[Connection], T]) -> T:
         """Run `work`, which may be lost in a power cut, and is one statement wherever one can say it."""
@@ -198,10 +182,14 @@ class Database:
             return work(connection)
 
     def _run(self, work: Callable[[Connection], T], *, relaxed: bool) -> T:
+        return self._told(self.transaction(relaxed=relaxed), work)
+
+    def _told(self, opened: AbstractContextManager[Connection], work: Callable[[Connection], T]) -> T:
+        """Run `work` on the connection that is `opened`, and tell of what it changed once that is closed."""
         if self.listener is None:
-            with self.transaction(relaxed=relaxed) as own:
+            with opened as own:
                 return work(own)
-        with self.transaction(relaxed=relaxed) as own, news.collected(own, self.listener) as told:
+        with opened as own, news.collected(own, self.listener) as told:
             done = work(own)
         told.tell()
         return done
@@ -230,10 +218,16 @@ class Database:
         self._engines = {}
 
 
-def _reach(url: URL) -> dict[str, Any]:
-    """How soon a server that doesn't answer is given up, unless the URL says otherwise."""
-    patience = {"connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 2, "tcp_user_timeout": 10_000}
-    return {key: value for key, value in patience.items() if key not in url.query}
+def _tried(run: Callable[[], T]) -> T:
+    """What `run` returns; when it loses against another writer it is tried again."""
+    for attempt in range(_TRIES):
+        try:
+            return run()
+        except DBAPIError as error:
+            if attempt == _TRIES - 1 or not is_conflict(error):
+                raise
+            time.sleep(random.uniform(0, 0.005 * 2**attempt))  # noqa: S311 - jitter
+    raise AssertionError  # pragma: no cover
 
 
 def _open_sqlite(database: Database, *, relaxed: bool) -> Engine:
@@ -283,23 +277,6 @@ def _begin_immediate(connection: Connection) -> None:
     # A transaction that reads first and writes later could not be granted the write lock any more.
     if not connection.get_execution_options().get(_PLAIN):
         connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _prepare_postgresql(dbapi: Any, *, relaxed: bool) -> None:
-    was = dbapi.autocommit
-    dbapi.autocommit = True
-    # Before a table has statistics (a minute in the life of a store, or after a bulk load) the planner would read all
-    # of it to find a few rows by their keys, and sort all that is claimable to find the head of a lane.
-    dbapi.execute("SET enable_seqscan TO off")
-    # Our statements read few rows, but the planner fears many: beside a million works it compiled each look for lanes,
-    # which took ten milliseconds.
-    dbapi.execute("SET jit TO off")
-    # A process that is frozen inside a transaction must not keep its rows from those who take over.
-    dbapi.execute(f"SET idle_in_transaction_session_timeout TO '{IDLE_AT_MOST}s'")
-    if relaxed:
-        dbapi.execute("SET enable_bitmapscan TO off")
-        dbapi.execute("SET synchronous_commit TO off")
-    dbapi.autocommit = was
 
 
 _TIME = {
