@@ -23,6 +23,7 @@ from celery_workmanager.store import (
     finishing,
     inserting,
     leasing,
+    short_ways,
     updating,
     upkeeping,
 )
@@ -52,11 +53,20 @@ class Store(TakingStore):
         joined = connection is not None or self.database.is_joined
         look_for_ids = joined or any(step.parents for step in steps)
         try:
+            if not look_for_ids and (done := self._enqueue_quickly(steps, queue_of)) is not None:
+                return done
             return self._enqueue(steps, queue_of, connection, is_ours=not joined, look_for_ids=look_for_ids)
         except IntegrityError:
             if joined:
                 raise
             return self._enqueue(steps, queue_of, None, is_ours=True, look_for_ids=True)
+
+    def _enqueue_quickly(self, steps: Sequence[Step], queue_of: Callable[[WorkRequest], str]) -> Insertion | None:
+        """Store what is one statement, and answer where KEEP stores nothing; ``None``: it takes a transaction."""
+        if (request := short_ways.single_of(steps)) is not None:
+            facts = (queue_of(request), self.clock.now(), self.terms)
+            return self._write_single(lambda conn: short_ways.enqueue_single(conn, request, *facts))
+        return self._read(lambda conn: short_ways.kept(conn, steps)) if short_ways.may_be_kept(steps) else None
 
     def _enqueue(
         self,
@@ -67,8 +77,10 @@ class Store(TakingStore):
         is_ours: bool,
         look_for_ids: bool,
     ) -> Insertion:
+        queue_of = inserting.once_each(queue_of)
+
         def change(conn: Connection) -> Insertion:
-            insertion = inserting.enqueue(
+            return inserting.enqueue(
                 conn,
                 steps,
                 queue_of,
@@ -78,9 +90,6 @@ class Store(TakingStore):
                 is_ours=is_ours,
                 look_for_ids=look_for_ids,
             )
-            if insertion.works or insertion.updated:
-                ring(conn)
-            return insertion
 
         return self._write(change, connection)
 
