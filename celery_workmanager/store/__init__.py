@@ -19,6 +19,7 @@ from celery_workmanager.store import (
     claiming,
     completing,
     deleting,
+    ending,
     facts,
     finishing,
     inserting,
@@ -199,7 +200,24 @@ class Store(TakingStore):
         return self._write(lambda conn: claiming.write_progress(conn, entries))
 
     def settle(self, verdicts: Sequence[Verdict]) -> Settled:
-        """Write verdicts in one transaction; those that can't be written now are in `held`. Raises DBAPIError."""
+        """Write verdicts in one transaction; those that can't be written now are in `held`. Raises DBAPIError.
+
+        On PostgreSQL those that only finish their works are a transaction before it, which is one statement.
+        """
+        done = self._settle_plain([verdict for verdict in verdicts if verdict.is_plain])
+        others = [verdict for verdict in verdicts if verdict.id not in done]
+        settled = self._settle_others(others) if others else Settled()
+        settled.accepted |= done
+        return settled
+
+    def _settle_plain(self, verdicts: Sequence[Verdict]) -> set[str]:
+        if not verdicts or self.database.dialect != "postgresql" or self.database.is_joined:
+            return set()
+        done = self._write_single(lambda conn: ending.write_plain(conn, verdicts, self.clock.now()))
+        self.release([verdict.id for verdict in verdicts if verdict.has_permits and verdict.id in done])
+        return done
+
+    def _settle_others(self, verdicts: Sequence[Verdict]) -> Settled:
         held: set[str] = set()
         while True:
             now = [verdict for verdict in verdicts if verdict.id not in held]

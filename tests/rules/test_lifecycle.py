@@ -17,7 +17,7 @@ from celery_workmanager.lifecycle import (
     state_at_insertion,
 )
 from celery_workmanager.outcome import Ending
-from celery_workmanager.store import cancelling, claiming, finishing
+from celery_workmanager.store import cancelling, claiming, ending, finishing
 from celery_workmanager.tables import state_in
 from celery_workmanager.work import State
 
@@ -75,10 +75,12 @@ def guard(statement: Update) -> str:
     [
         (finishing.UNBLOCK, Move.UNBLOCK),
         (finishing._INHERIT, Move.INHERIT_FAILURE),
-        (finishing._SETTLE, Move.SUCCEED),
-        (finishing._SETTLE, Move.RETRY),
-        (finishing._SETTLE_ARRAYS, Move.STOP),
-        (finishing._SETTLE_ARRAYS, Move.HEAL),
+        (ending._SETTLE, Move.SUCCEED),
+        (ending._SETTLE, Move.RETRY),
+        (ending._SETTLE_ARRAYS, Move.STOP),
+        (ending._SETTLE_ARRAYS, Move.HEAL),
+        (ending._SETTLE_PLAIN, Move.SUCCEED),
+        (ending._SETTLE_PLAIN, Move.FAIL),
         (cancelling._CANCEL, Move.CANCEL),
         (claiming._START, Move.START),
     ],
