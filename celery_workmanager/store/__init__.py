@@ -263,7 +263,7 @@ class Store(TakingStore):
 
     def renew(self, node: str, lease_until: int, facts: str) -> bool:
         """Extend a node's lease; ``False``: it has been declared lost."""
-        return bool(self._write(lambda conn: leasing.renew(conn, node, lease_until, facts)))
+        return self._write_single(lambda conn: leasing.renew(conn, node, lease_until, facts))
 
     def unregister(self, node: str) -> None:
         """Take an idle node off the list."""
@@ -278,6 +278,10 @@ class Store(TakingStore):
     def give_up(self, nodes: Sequence[str]) -> None:
         """End the leases of nodes whose process is known to be gone."""
         self._write(lambda conn: leasing.give_up(conn, nodes))
+
+    def has_lost(self, before: int) -> bool:
+        """Whether `heal` may find something to do."""
+        return self._read(lambda conn: leasing.has_lost(conn, before))
 
     def heal(self, before: int, passing: Sequence[str] = ()) -> tuple[str, Settled] | None:
         """Put back a chunk of the works of one node whose lease ended before `before` (microseconds).
@@ -344,8 +348,10 @@ class Store(TakingStore):
         return self._write(lambda conn: upkeeping.expire(conn, self.clock.now(), self.terms))
 
     def sweep(self, after: str) -> tuple[str, int]:
-        """Repair a chunk of BLOCKED works that nothing blocks any more."""
-        return self._write(lambda conn: upkeeping.sweep(conn, after, self.clock.now(), self.terms))
+        """Repair a chunk of BLOCKED works that nothing blocks any more; returns where to go on, and how many."""
+        following, found = self._read(lambda conn: upkeeping.suspects(conn, after))
+        repaired = self._write(lambda conn: upkeeping.repair(conn, found, self.clock.now(), self.terms)) if found else 0
+        return following, repaired
 
     def empty(self) -> None:
         """Delete everything: for tests."""
