@@ -62,8 +62,8 @@ def test_no_move_leaves_a_finished_state_and_every_unfinished_one_can_be_left():
 
 def test_each_ending_of_a_run_asks_for_a_move_that_a_running_work_can_make():
     assert set(MOVE_OF_ENDING) == set(Ending)
-    for ending, move in MOVE_OF_ENDING.items():
-        assert R in leaves(move) or ending is Ending.GIVEN_BACK
+    for how, move in MOVE_OF_ENDING.items():
+        assert R in leaves(move) or how is Ending.GIVEN_BACK
 
 
 def guard(statement: Update) -> str:
