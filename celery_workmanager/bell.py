@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import ColumnElement, Connection, literal_column, select
 
 from celery_workmanager.database import Database
 from celery_workmanager.tables import work
@@ -22,12 +22,15 @@ from celery_workmanager.tables import work
 logger = logging.getLogger(__name__)
 
 CHANNEL = "workmanager"
-#: Seconds between two looks at SQLite's change counter (some microseconds each).
-LOOK = 0.01
+#: Seconds between two looks at SQLite's change counter (some microseconds each, and a processor that wakes up), and
+#: when it hasn't changed for the time of so many.
+LOOK, LAZY_LOOK, QUIET = 0.01, 0.02, 100
 #: The same where a look asks the server.
 LOOK_AT_SERVER, LONGEST_LOOK = 0.05, 0.5
 _PAUSE = 1.0
-_RING = text(f"SELECT pg_notify('{CHANNEL}', '')")
+#: PostgreSQL: rings, as a part of another statement.
+RING: ColumnElement[Any] = literal_column(f"pg_notify('{CHANNEL}', '')").label("ring")
+_RING = select(RING)
 _IS_READY = select(work.c.id).where(work.c.ready_lane.is_not(None)).limit(1)
 
 
@@ -39,6 +42,9 @@ def ring(connection: Connection) -> None:
 
 class Ear(Protocol):
     """Something that listens in a thread of its own."""
+
+    #: Whether it has heard the bell since it last began to listen, so that polling may be rare.
+    is_heard: bool
 
     @property
     def is_deaf(self) -> bool:
@@ -56,9 +62,11 @@ class _Listener:
 
     is_deaf = False
 
-    def __init__(self, database: Database, heard: Callable[[], None]) -> None:
+    def __init__(self, database: Database, heard: Callable[[], None], *, tries: bool = False) -> None:
         self._database = database
         self._heard = heard
+        self._tries = tries
+        self.is_heard = False
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="workmanager-bell", daemon=True)
 
@@ -75,6 +83,7 @@ class _Listener:
             try:
                 self._listen()
             except Exception as error:  # noqa: BLE001 - the bell is a convenience; polling goes on without it
+                self.is_heard = False
                 logger.debug("the bell is out of order: %s", error)
                 self._stopped.wait(_PAUSE)
 
@@ -99,10 +108,13 @@ class _SqliteEar(_Listener):
         connection = sqlite3.connect(str(self._database.url.database), isolation_level=None)
         try:
             seen = self._version(connection)
-            while not self._stopped.wait(LOOK):
+            self.is_heard = True
+            unchanged = 0
+            while not self._stopped.wait(LOOK if unchanged < QUIET else LAZY_LOOK):
                 version = self._version(connection)
+                unchanged += 1
                 if version != seen:
-                    seen = version
+                    seen, unchanged = version, 0
                     self._heard()
         finally:
             connection.close()
@@ -130,8 +142,13 @@ class _PostgresqlEar(_Listener):
             driver.autocommit = True
             driver.execute(f"LISTEN {CHANNEL}")
             self._heard()  # something may have been rung before we listened
+            if self._tries:
+                with self._database.plain() as other:
+                    ring(other)
             while not self._stopped.is_set():
                 for _ in driver.notifies(timeout=0.5, stop_after=1):
+                    # A pooler that lends connections by the transaction lets one listen, and hear nothing.
+                    self.is_heard = True
                     self._heard()
         finally:
             raw.invalidate()
@@ -147,6 +164,7 @@ class _MysqlEar(_Listener):
 
 class _Deaf:
     is_deaf = True
+    is_heard = False
 
     def start(self) -> None:
         """Nothing to listen to: the store polls."""
@@ -155,12 +173,15 @@ class _Deaf:
         """Nothing to end."""
 
 
-def listen(database: Database, heard: Callable[[], None]) -> Ear:
-    """An ear for the store's bell; it calls `heard` from a thread of its own."""
+def listen(database: Database, heard: Callable[[], None], *, tries: bool = False) -> Ear:
+    """An ear for the store's bell; it calls `heard` from a thread of its own.
+
+    `tries`: it rings once by itself, to know soon whether it hears.
+    """
     if database.is_sqlite:
         return _Deaf() if database.in_memory else _SqliteEar(database, heard)
     if database.is_mysql:
         return _MysqlEar(database, heard)
     if database.dialect == "postgresql" and database.url.get_driver_name() == "psycopg":
-        return _PostgresqlEar(database, heard)
+        return _PostgresqlEar(database, heard, tries=tries)
     return _Deaf()

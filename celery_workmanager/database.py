@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -181,14 +181,11 @@ class Database:
                 if self.listener is not None:
                     news.join(connection, self.listener)
                 return work(connection)
-        for attempt in range(_TRIES):
-            try:
-                return self._run(work, relaxed=relaxed)
-            except DBAPIError as error:
-                if attempt == _TRIES - 1 or not is_conflict(error):
-                    raise
-                time.sleep(random.uniform(0, 0.005 * 2**attempt))  # noqa: S311 - jitter
-        raise AssertionError  # pragma: no cover
+        return _tried(lambda: self._run(work, relaxed=relaxed))
+
+    def run_single(self, work: Callable[[Connection], T]) -> T:
+        """Run `work`, which is one statement: a transaction that needs none to begin and to end it."""
+        return _tried(lambda: self._telling(self.plain(), work))
 
     def run_relaxed(self, work: Callable[[Connection], T]) -> T:
         """Run `work`, which may be lost in a power cut, and is one statement wherever one can say it."""
@@ -198,10 +195,14 @@ class Database:
             return work(connection)
 
     def _run(self, work: Callable[[Connection], T], *, relaxed: bool) -> T:
+        return self._telling(self.transaction(relaxed=relaxed), work)
+
+    def _telling(self, opened: AbstractContextManager[Connection], work: Callable[[Connection], T]) -> T:
+        """Run `work` on the connection that is `opened`, and tell of what it changed once that is closed."""
         if self.listener is None:
-            with self.transaction(relaxed=relaxed) as own:
+            with opened as own:
                 return work(own)
-        with self.transaction(relaxed=relaxed) as own, news.collected(own, self.listener) as told:
+        with opened as own, news.collected(own, self.listener) as told:
             done = work(own)
         told.tell()
         return done
@@ -236,6 +237,18 @@ class Database:
         for engine in self._engines.values():
             engine.dispose(close=self._pid == os.getpid())
         self._engines = {}
+
+
+def _tried(run: Callable[[], T]) -> T:
+    """What `run` returns; when it loses against another writer it is tried again."""
+    for attempt in range(_TRIES):
+        try:
+            return run()
+        except DBAPIError as error:
+            if attempt == _TRIES - 1 or not is_conflict(error):
+                raise
+            time.sleep(random.uniform(0, 0.005 * 2**attempt))  # noqa: S311 - jitter
+    raise AssertionError  # pragma: no cover
 
 
 def _open_sqlite(database: Database, *, relaxed: bool) -> Engine:

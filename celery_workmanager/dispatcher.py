@@ -105,6 +105,8 @@ class Dispatcher:
         self.node = ""
         self.accepting = False
         self.closed = False
+        #: Whether the last look found nothing that anybody could claim.
+        self.sees_nothing = False
         self._leased_until = inf
         self.runs: dict[str, Run] = {}
         self.rung = threading.Event()
@@ -217,6 +219,7 @@ class Dispatcher:
             return False  # this process was frozen: the lease is renewed first, or a new identity taken
         own = self._offer.lanes()
         seen = self._store.look(own)
+        self.sees_nothing = not seen.lanes
         if self._name in seen.drained:
             return False
         if self._files is not None and (triggered := self._files.claim(seen, self.node)):

@@ -84,7 +84,8 @@ class Manager(Enqueuer):
 
         Raises InvalidRequest, UnknownWorker, DataTooLarge, StoreError; then nothing is stored.
         """
-        if (several := with_periodic(requests)) is not None:
+        several = (requests,) if isinstance(requests, WorkRequest) else with_periodic(requests)
+        if several is not None:
             return self._enqueue_steps([self._checked(Step(several))], connection)
         return self.begin_with(requests).enqueue(connection)
 

@@ -32,6 +32,8 @@ from celery_workmanager.work import StopReason
 _LOOK = 0.02
 #: Seconds between two judgements of what runs, when no reading changes: hours of day pass without one.
 _JUDGE = 1.0
+#: Where the bell is heard, and nothing waits, a node looks by itself so many times more seldom.
+HEARD = 5
 
 
 class Node:
@@ -78,7 +80,7 @@ class Node:
         )
         self.upkeep = Upkeep(store, clock, settings)
         self._revocations = Revocations(store)
-        self._ear = listen(store.database, self._on_ring)
+        self._ear = listen(store.database, self._on_ring, tries=True)
         self._rung = threading.Event()
         self._changed = threading.Event()
         self._duties = Duties(self._outage)
@@ -120,7 +122,13 @@ class Node:
     def _dispatch(self) -> None:
         while not self._duties.stopped.is_set():
             if not self.dispatcher.guarded_step():
-                self.dispatcher.wait(self._settings.poll_interval)
+                self.dispatcher.wait(self._patience(nothing_waits=self.dispatcher.sees_nothing))
+
+    def _patience(self, *, nothing_waits: bool) -> float:
+        """Seconds between two looks at the store when nothing rings."""
+        poll = self._settings.poll_interval
+        # What waits for a reading, an hour or somebody's transaction comes free without a ring.
+        return max(poll, min(HEARD * poll, self._settings.lease / 3)) if nothing_waits and self._ear.is_heard else poll
 
     def _keep_lease(self) -> None:
         # A first look heals what died on this machine, so that its works needn't wait for a lease to run out.
@@ -132,11 +140,10 @@ class Node:
 
     def _keep_up(self) -> None:
         # Often enough for a short lease: an upkeep that rests for half of one has to take itself for cut off.
-        pause = min(self._settings.poll_interval, self._settings.lease / 5)
         while not self._duties.stopped.is_set():
             self._duties.guarded(self._revocations.write, "Revoking")
             self._duties.guarded(self.upkeep.step, "Upkeep")
-            self._duties.rest(self.upkeep.until_next(pause))
+            self._duties.rest(self.upkeep.until_next(min(self._patience(nothing_waits=True), self._settings.lease / 5)))
 
     def _watch(self) -> None:
         # In a thread of its own: neither an absent store nor a slow one may keep a run from being stopped.

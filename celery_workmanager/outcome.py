@@ -90,5 +90,7 @@ class Claim:
     urgency: int = 0
     #: It counts under limits of the fleet until its run has ended.
     has_permits: bool = False
+    #: Others depend on it.
+    has_children: bool = False
     #: Called with the outcome that the store has written; with ``None`` when the run had lost its work.
     told: Callable[[Outcome | None], None] | None = None

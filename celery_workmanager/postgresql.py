@@ -7,9 +7,12 @@ prepared statement, nothing listened to.
 
 from __future__ import annotations
 
+import select
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import InvalidatePoolError
 
 #: What a session of ours has set, whoever is asked for it.
 _SETTINGS = {
@@ -76,7 +79,6 @@ def open_engine(url: URL, route: Route, *, relaxed: bool, idle: int) -> Engine:
         isolation_level="READ COMMITTED",
         pool_size=5,
         max_overflow=10,
-        pool_pre_ping=True,
         hide_parameters=True,
         connect_args=_reach(url),
     )
@@ -94,6 +96,7 @@ def open_engine(url: URL, route: Route, *, relaxed: bool, idle: int) -> Engine:
 
     event.listen(engine, "do_connect", connect)
     event.listen(engine, "begin", begin)
+    event.listen(engine, "checkout", _look_after)
     return engine
 
 
@@ -101,3 +104,27 @@ def _reach(url: URL) -> dict[str, Any]:
     """How soon a server that doesn't answer is given up, unless the URL says otherwise."""
     patience = {"connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 2, "tcp_user_timeout": 10_000}
     return {key: value for key, value in patience.items() if key not in url.query}
+
+
+def _look_after(dbapi: Any, _record: Any, _proxy: Any) -> None:
+    """Have a connection replaced that the server has closed, before anything is said on it.
+
+    A question to the server would cost as much as the statement that follows. Who closes a connection, or vanishes (the
+    kernel asks, see `_reach`), leaves something to be read; only then the server is asked.
+    """
+    if _is_quiet(dbapi):
+        return
+    with suppress(Exception):
+        dbapi.execute("SELECT 1")
+        dbapi.rollback()
+        return
+    raise InvalidatePoolError
+
+
+def _is_quiet(dbapi: Any) -> bool:
+    try:
+        poll = select.poll()
+        poll.register(dbapi.fileno(), select.POLLIN)
+        return not poll.poll(0)
+    except Exception:  # noqa: BLE001 - whatever the driver raises for a connection that is closed
+        return False

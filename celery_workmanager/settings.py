@@ -230,7 +230,9 @@ class Settings:
         "Seconds without a sign of life after which a node's works are run elsewhere.",
     )
     poll_interval: float = _setting(
-        1.0, _seconds(0.001, 3600), "Seconds between two looks at the store when nothing rings."
+        1.0,
+        _seconds(0.001, 3600),
+        "Seconds between two looks at the store when nothing rings; up to five times that where rings are heard.",
     )
     name_wait: float = _setting(
         5.0, _seconds(0, 3600), "Seconds to wait for a unique name that another transaction holds."

@@ -108,6 +108,8 @@ class Upkeep:
         gone = dead_nodes(self._store.nodes(this_host()))
         if gone:
             self._store.give_up(gone)
+        if not self._store.has_lost(self._clock.now() if trust_leases else 1):
+            return 0
         healed, stuck = 0, list[str]()
         while (found := self._store.heal(self._clock.now() if trust_leases else 1, stuck)) is not None:
             lost, settled = found

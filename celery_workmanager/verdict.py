@@ -75,6 +75,8 @@ class Verdict:
     keeps_progress: bool = False
     #: The work has counted under limits of the fleet until now.
     has_permits: bool = False
+    #: When it was claimed, others depended on it.
+    has_children: bool = False
     #: A retry is no longer expedited (WorkManager, "Expedited work").
     loses_privilege: bool = False
     #: Of a failed task call: what runs because of it, and the bodies of the chords that fail with it.
@@ -88,6 +90,18 @@ class Verdict:
     #: The generation that was judged, and the way to judge by the options of a later one (see `judge_updated`).
     generation: int = 0
     again: Callable[..., Verdict] | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it only finishes its own work, as far as is known: nothing is stopped, replaced or caused by it."""
+        return (
+            self.state.is_finished
+            and self.stop_reason is StopReason.NOT_STOPPED
+            and not (self.has_children or self.errbacks)
+            and self.input is None
+            and self.replacement is None
+            and self.period is None
+        )
 
 
 def judge(claim: Claim, outcome: Outcome, now: int, monotonic: float, terms: Terms) -> Verdict:
@@ -108,6 +122,7 @@ def judge(claim: Claim, outcome: Outcome, now: int, monotonic: float, terms: Ter
         enqueued_at=claim.enqueued_at,
         generation=claim.generation,
         has_permits=claim.has_permits,
+        has_children=claim.has_children,
         again=partial(judge_updated, claim, outcome, now, monotonic, terms),
     )
     _JUDGES[outcome.ending](verdict, claim, outcome, now, terms)

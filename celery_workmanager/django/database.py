@@ -78,6 +78,10 @@ class DjangoDatabase(Database):
             return self._run(work, relaxed=relaxed)
         return super().run(work, connection, relaxed=relaxed)
 
+    def run_single(self, work: Callable[[Connection], T]) -> T:
+        """Run `work`, in a transaction: only Django knows what it has begun."""
+        return self.run(work)
+
     def _run(self, work: Callable[[Connection], T], *, relaxed: bool) -> T:
         with self.transaction(relaxed=relaxed) as own:
             if self.listener is None:

@@ -19,10 +19,12 @@ from celery_workmanager.store import (
     claiming,
     completing,
     deleting,
+    ending,
     facts,
     finishing,
     inserting,
     leasing,
+    short_ways,
     updating,
     upkeeping,
 )
@@ -52,11 +54,20 @@ class Store(TakingStore):
         joined = connection is not None or self.database.is_joined
         look_for_ids = joined or any(step.parents for step in steps)
         try:
+            if not look_for_ids and (done := self._enqueue_quickly(steps, queue_of)) is not None:
+                return done
             return self._enqueue(steps, queue_of, connection, is_ours=not joined, look_for_ids=look_for_ids)
         except IntegrityError:
             if joined:
                 raise
             return self._enqueue(steps, queue_of, None, is_ours=True, look_for_ids=True)
+
+    def _enqueue_quickly(self, steps: Sequence[Step], queue_of: Callable[[WorkRequest], str]) -> Insertion | None:
+        """Store what is one statement, and answer where KEEP stores nothing; ``None``: it takes a transaction."""
+        if (request := short_ways.single_of(steps)) is not None:
+            facts = (queue_of(request), self.clock.now(), self.terms)
+            return self._write_single(lambda conn: short_ways.enqueue_single(conn, request, *facts))
+        return self._read(lambda conn: short_ways.kept(conn, steps)) if short_ways.may_be_kept(steps) else None
 
     def _enqueue(
         self,
@@ -67,8 +78,10 @@ class Store(TakingStore):
         is_ours: bool,
         look_for_ids: bool,
     ) -> Insertion:
+        queue_of = inserting.once_each(queue_of)
+
         def change(conn: Connection) -> Insertion:
-            insertion = inserting.enqueue(
+            return inserting.enqueue(
                 conn,
                 steps,
                 queue_of,
@@ -78,9 +91,6 @@ class Store(TakingStore):
                 is_ours=is_ours,
                 look_for_ids=look_for_ids,
             )
-            if insertion.works or insertion.updated:
-                ring(conn)
-            return insertion
 
         return self._write(change, connection)
 
@@ -190,7 +200,24 @@ class Store(TakingStore):
         return self._write(lambda conn: claiming.write_progress(conn, entries))
 
     def settle(self, verdicts: Sequence[Verdict]) -> Settled:
-        """Write verdicts, each on another work, in one transaction; `held`: not now, try again. Raises DBAPIError."""
+        """Write verdicts, each on another work, in one transaction; `held`: not now, try again. Raises DBAPIError.
+
+        On PostgreSQL those that only finish their works are a transaction before it, which is one statement.
+        """
+        done = self._settle_plain([verdict for verdict in verdicts if verdict.is_plain])
+        others = [verdict for verdict in verdicts if verdict.id not in done]
+        settled = self._settle_others(others) if others else Settled()
+        settled.accepted |= done
+        return settled
+
+    def _settle_plain(self, verdicts: Sequence[Verdict]) -> set[str]:
+        if not verdicts or self.database.dialect != "postgresql" or self.database.is_joined:
+            return set()
+        done = self._write_single(lambda conn: ending.write_plain(conn, verdicts, self.clock.now()))
+        self.release([verdict.id for verdict in verdicts if verdict.has_permits and verdict.id in done])
+        return done
+
+    def _settle_others(self, verdicts: Sequence[Verdict]) -> Settled:
         held: set[str] = set()
         while True:
             now = [verdict for verdict in verdicts if verdict.id not in held]
@@ -236,7 +263,7 @@ class Store(TakingStore):
 
     def renew(self, node: str, lease_until: int, facts: str) -> bool:
         """Extend a node's lease; ``False``: it has been declared lost."""
-        return bool(self._write(lambda conn: leasing.renew(conn, node, lease_until, facts)))
+        return self._write_single(lambda conn: leasing.renew(conn, node, lease_until, facts))
 
     def unregister(self, node: str) -> None:
         """Take an idle node off the list."""
@@ -251,6 +278,10 @@ class Store(TakingStore):
     def give_up(self, nodes: Sequence[str]) -> None:
         """End the leases of nodes whose process is known to be gone."""
         self._write(lambda conn: leasing.give_up(conn, nodes))
+
+    def has_lost(self, before: int) -> bool:
+        """Whether `heal` may find something to do."""
+        return self._read(lambda conn: leasing.has_lost(conn, before))
 
     def heal(self, before: int, passing: Sequence[str] = ()) -> tuple[str, Settled] | None:
         """Put back a chunk of the works of one node whose lease ended before `before` (microseconds).
@@ -317,8 +348,10 @@ class Store(TakingStore):
         return self._write(lambda conn: upkeeping.expire(conn, self.clock.now(), self.terms))
 
     def sweep(self, after: str) -> tuple[str, int]:
-        """Repair a chunk of BLOCKED works that nothing blocks any more."""
-        return self._write(lambda conn: upkeeping.sweep(conn, after, self.clock.now(), self.terms))
+        """Repair a chunk of BLOCKED works that nothing blocks any more; returns where to go on, and how many."""
+        following, found = self._read(lambda conn: upkeeping.suspects(conn, after))
+        repaired = self._write(lambda conn: upkeeping.repair(conn, found, self.clock.now(), self.terms)) if found else 0
+        return following, repaired
 
     def empty(self) -> None:
         """Delete everything: for tests."""

@@ -61,6 +61,14 @@ class StoreBase:
             self.after_commit()
         return done
 
+    def _write_single(self, change: Callable[[Connection], T]) -> T:
+        """The same for a change that is one statement, in no transaction of a caller's."""
+        self.open()
+        done = self.database.run_single(change)
+        if self.after_commit is not None:
+            self.after_commit()
+        return done
+
     def _read(self, look: Callable[[Connection], T]) -> T:
         self.open()
         with self.database.plain() as connection:

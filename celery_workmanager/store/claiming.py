@@ -19,6 +19,7 @@ from sqlalchemy import (
     Select,
     String,
     Update,
+    any_,
     bindparam,
     cast,
     func,
@@ -163,16 +164,19 @@ def _claim_from(lanes: int, dialect: str) -> Update:
         chosen = select(heads.c.id).order_by(heads.c.urgency, heads.c.run_at, heads.c.id).limit(bindparam("most"))
     # A CTE is evaluated once; a subquery with LIMIT and locks could be evaluated again and claim more.
     # Its arms guard the claim, and hold what they have found. Here the same condition would invite PostgreSQL to go
-    # through all that is ready, if its statistics are from a moment when nothing was.
+    # through all that is ready, if its statistics are from a moment when nothing was; a join with them, through the
+    # whole key (see `ending`): so it gets a list.
     # Who has looked before a pause was made, or taken back, claims nothing and looks again.
-    return _claiming(work.c.id.in_(select(chosen.cte("chosen").c.id)), bindparam("stamp") == STAMP)
+    ids = select(chosen.cte("chosen").c.id)
+    is_chosen = work.c.id == any_(func.array(ids.scalar_subquery())) if dialect == "postgresql" else work.c.id.in_(ids)
+    return _claiming(is_chosen, bindparam("stamp") == STAMP)
 
 
 #: What a claim reads. Rows are unpacked in this order: columns by their names cost a quarter of a claim.
 _CLAIMED = (
     work.c.urgency, work.c.run_at, work.c.has_parents, work.c.id, work.c.worker, work.c.queue,
     work.c.run_attempt_count, work.c.interruptions, work.c.generation, work.c.enqueued_at, work.c.input,
-    work.c.options, STANDING,
+    work.c.options, STANDING, work.c.has_children,
 )  # fmt: skip
 _BY_URGENCY = itemgetter(0, 1, 3)
 
@@ -263,7 +267,7 @@ def claim_one(connection: Connection, work_id: str, *, node: str, token: int) ->
 
 def _as_claim(row: Any, node: str, token: int) -> Claim:
     urgency, run_at, _, key, worker, queue, attempts, interruptions, generation, enqueued_at, given, *rest = row
-    options, standing = rest
+    options, standing, has_children = rest
     return Claim(
         id=key,
         worker=worker,
@@ -279,6 +283,7 @@ def _as_claim(row: Any, node: str, token: int) -> Claim:
         options={} if options == _NO_OPTIONS else json.loads(options),
         standing=None if standing is None else standing_of(standing),
         urgency=urgency,
+        has_children=bool(has_children),
     )
 
 

@@ -11,33 +11,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Connection,
-    Integer,
-    SmallInteger,
-    Text,
-    Update,
-    bindparam,
-    case,
-    column,
-    func,
-    select,
-    update,
-)
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import BigInteger, Connection, bindparam, case, func, select, update
 
 from celery_workmanager.events import Change, WorkEvent
 from celery_workmanager.inheritance import Failed, inherited_errors
 from celery_workmanager.lifecycle import Move, leaves, reaches
 from celery_workmanager.news import note
-from celery_workmanager.store import aftermath, periods, stops
+from celery_workmanager.store import aftermath, ending, periods, stops
 from celery_workmanager.store.aftermath import BadEnd, bad_end
 from celery_workmanager.store.deleting import chunks
 from celery_workmanager.store.graph import lock_descendants, lock_works, ways_down
 from celery_workmanager.store.owning import Own, as_they_were, look_at
 from celery_workmanager.store.replacing import replace_work
-from celery_workmanager.store.rows import EXPEDITED, ready_columns
+from celery_workmanager.store.rows import ready_columns
 from celery_workmanager.tables import edge, state_in, work
 from celery_workmanager.terms import Terms, prune_moment
 from celery_workmanager.timing import first_run_at
@@ -60,121 +46,10 @@ class Settled:
     unblocked: int = 0
 
 
-#: The parameters of a settlement with their types, one set a verdict.
-_PARAMETERS: dict[str, Any] = {
-    "key": Text,
-    "run": BigInteger,
-    "to_state": SmallInteger,
-    "attempts": Integer,
-    "lost": Integer,
-    "reason": SmallInteger,
-    "began": BigInteger,
-    "ended": BigInteger,
-    "prune": BigInteger,
-    "next_run": BigInteger,
-    "due": BigInteger,
-    "is_ready": SmallInteger,
-    "is_over": SmallInteger,
-    "enqueued": BigInteger,
-    "unprivileged": SmallInteger,
-    "result": Text,
-    "failure": Text,
-    "keeps_progress": SmallInteger,
-}
-
-
-def _settlement(given: Any) -> Update:
-    over = given["is_over"] == 1
-    # The start of a short run is never written by itself.
-    begins = given["began"].is_not(None) & (work.c.state == int(State.ENQUEUED))
-    was_privileged = (given["unprivileged"] == 1) & (work.c.urgency < 0)
-    values: dict[str, Any] = {
-        "run_attempt_count": given["attempts"],
-        "runs": case((begins, work.c.runs + 1), else_=work.c.runs),
-        "interruptions": given["lost"],
-        "stop_reason": given["reason"],
-        "started_at": case((begins, given["began"]), else_=work.c.started_at),
-        "finished_at": given["ended"],
-        "prune_at": given["prune"],
-        "run_at": given["next_run"],
-        "due_at": given["due"],
-        "ready_lane": case(((given["is_ready"] == 1) & work.c.held.is_(None), work.c.lane), else_=None),
-        "enqueued_at": given["enqueued"],
-        "expires_at": case((over, None), else_=work.c.expires_at),
-        "urgency": case((was_privileged, work.c.urgency + EXPEDITED), else_=work.c.urgency),
-        "output": given["result"],
-        "error": given["failure"],
-        "progress": case((given["keeps_progress"] == 1, work.c.progress), else_=None),
-        "node": None,
-        # A finished work keeps the token, so that its own run recognizes a finish it has already made.
-        "token": case((over, work.c.token), else_=None),
-        "version": work.c.version + 1,
-        # Last: on MySQL what follows an assignment reads the new value.
-        "state": given["to_state"],
-    }
-    settled = update(work).where(work.c.id == given["key"], work.c.token == given["run"], state_in(_RUN))
-    return settled.ordered_values(*values.items())
-
-
-def _settlement_of_arrays() -> Update:
-    # One statement for the whole batch, whatever its size: a third of the cost of one statement a row.
-    arrays = [bindparam(name, type_=ARRAY(kind)) for name, kind in _PARAMETERS.items()]
-    columns = [column(name, kind) for name, kind in _PARAMETERS.items()]
-    given = func.unnest(*arrays).table_valued(*columns, name="given").render_derived()
-    return _settlement(given.c)
-
-
-_NEW_INPUT = (
-    update(work)
-    .where(work.c.id == bindparam("key"), work.c.token == bindparam("run"), state_in(_RUN))
-    .values(input=bindparam("call"))
-)
-_SETTLE = _settlement({name: bindparam(name, type_=kind()) for name, kind in _PARAMETERS.items()})
-_SETTLE_ARRAYS = _settlement_of_arrays()
-
-
-def _write(connection: Connection, verdicts: Sequence[Verdict], now: int) -> None:
-    rows = [_binds(verdict, now) for verdict in verdicts]
-    if not rows:
-        return
-    inputs = [{"key": each.id, "run": each.token, "call": each.input} for each in verdicts if each.input is not None]
-    if inputs:
-        connection.execute(_NEW_INPUT, inputs)
-    if connection.dialect.name == "postgresql":
-        connection.execute(_SETTLE_ARRAYS, {name: [row[name] for row in rows] for name in _PARAMETERS})
-    else:
-        connection.execute(_SETTLE, rows)
-
-
 def _free(connection: Connection, finished: Sequence[str]) -> None:
     # Not by the settlement: each of its works would pay for the index of those that are held.
     for some in chunks(finished):
         connection.execute(update(work).where(work.c.id.in_(some)).values(held=None))
-
-
-def _binds(verdict: Verdict, now: int) -> dict[str, Any]:
-    over = verdict.state.is_finished
-    later = not over and verdict.run_at > now
-    return {
-        "key": verdict.id,
-        "run": verdict.token,
-        "to_state": int(verdict.state),
-        "attempts": verdict.run_attempt_count,
-        "lost": verdict.interruptions,
-        "reason": int(verdict.stop_reason),
-        "began": verdict.started_at,
-        "ended": verdict.finished_at,
-        "prune": verdict.prune_at,
-        "next_run": verdict.run_at,
-        "due": verdict.run_at if later else None,
-        "is_ready": int(not over and not later),
-        "is_over": int(over),
-        "enqueued": verdict.enqueued_at,
-        "unprivileged": int(verdict.loses_privilege),
-        "result": verdict.output,
-        "failure": verdict.error,
-        "keeps_progress": int(verdict.keeps_progress),
-    }
 
 
 def settle(
@@ -196,7 +71,7 @@ def settle(
         periods.write(connection, mine)
     stops.write_ends(connection, mine, now, terms)
     mine = as_they_were(connection, mine)
-    _write(connection, [verdict for verdict in mine if verdict.replacement is None], now)
+    ending.write(connection, [verdict for verdict in mine if verdict.replacement is None], now)
     _free(connection, [each.id for each in mine if rows[each.id].held is not None and each.state.is_finished])
     for verdict in mine:
         if verdict.replacement is not None:

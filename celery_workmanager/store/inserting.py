@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, exists, insert, select, text, update
 
+from celery_workmanager.bell import RING, ring
 from celery_workmanager.database import is_lock_timeout, is_mysql, locking
 from celery_workmanager.errors import DuplicateWorkId, InvalidRequest, UniqueNameBusy
 from celery_workmanager.events import Change, WorkEvent
@@ -22,16 +23,22 @@ from celery_workmanager.store.graph import lock_works
 from celery_workmanager.store.marks import LABELS_ARE_PAUSED, bring_in_line, held_by
 from celery_workmanager.store.rows import new_row
 from celery_workmanager.store.updating import update_work
-from celery_workmanager.store.upserts import insert_or_ignore, upsert
+from celery_workmanager.store.upserts import Meeting, insert_many
 from celery_workmanager.tables import edge, member, name, tag, work
 from celery_workmanager.terms import Terms
 from celery_workmanager.work import State
 
 _MARK_PARENT = update(work).where(work.c.id == bindparam("parent")).values(has_children=1)
 _MEMBERS = (
-    select(work.c.id, work.c.state, work.c.period_at, (~exists().where(edge.c.parent == work.c.id)).label("is_leaf"))
+    select(
+        member.c.name,
+        work.c.id,
+        work.c.state,
+        work.c.period_at,
+        (~exists().where(edge.c.parent == work.c.id)).label("is_leaf"),
+    )
     .join(member, member.c.work == work.c.id)
-    .where(member.c.name == bindparam("unique_name"))
+    .where(member.c.name.in_(bindparam("names", expanding=True)))
     .order_by(work.c.id)
 )
 # By text first, then by what it means.
@@ -62,6 +69,8 @@ def enqueue(
     insert_works(connection, insertion, queue_of, now, terms)
     for work_id, request in insertion.updated:
         update_work(connection, request, queue_of(request), now, terms, work_id=work_id)
+    if insertion.updated:
+        ring(connection)
     return insertion
 
 
@@ -94,9 +103,10 @@ def _plan_names(
         return plans, known, gone
     names = sorted(first)
     with _bounded_wait(connection, names, name_wait, is_ours=is_ours):
-        connection.execute(upsert(name, connection, "name"), [{"name": each} for each in names])
+        insert_many(connection, name, [{"name": each} for each in names], Meeting.LOCKED)
+        all_members, is_fresh = _members(connection, names), True
         for each in names:
-            members = _members(connection, each)
+            members = (all_members if is_fresh else _members(connection, [each]))[each]
             plan = plan_name(first[each].policy, members)
             if plan.delete:
                 cancelled = cancel_with_descendants(connection, plan.delete, now, terms, only_unfinished_roots=True)
@@ -104,14 +114,20 @@ def _plan_names(
                 # What a name before appends to may be of this one, too, or depend on it.
                 known |= dict.fromkeys(known.keys() & cancelled, State.CANCELLED)
                 gone.update(plan.delete)
+                is_fresh = False  # works of other names may have been among the descendants
             known |= {found.id: found.state for found in members if found.id in plan.parents}
             plans[each] = plan
     return plans, known, gone
 
 
-def _members(connection: Connection, unique_name: str) -> list[Member]:
-    rows = connection.execute(locking(_MEMBERS, connection, of=work), {"unique_name": unique_name})
-    return [Member(row.id, State(row.state), bool(row.is_leaf), row.period_at is not None) for row in rows]
+def _members(connection: Connection, names: Sequence[str]) -> dict[str, list[Member]]:
+    """The works of each name, locked in the order of their ids."""
+    found: dict[str, list[Member]] = {each: [] for each in names}
+    for some in chunks(names):
+        for row in connection.execute(locking(_MEMBERS, connection, of=work), {"names": some}):
+            its = Member(row.id, State(row.state), bool(row.is_leaf), row.period_at is not None)
+            found[row.name].append(its)
+    return found
 
 
 @contextmanager
@@ -182,9 +198,7 @@ def insert_works(
     # Labels come first: see `store.marks`.
     has_labels = _label(connection, labelled)
     may_be_held = _insert_rows(connection, rows, has_labels=has_labels)
-    edges = [entry for new in works for entry in _edges(new)]
-    if edges:
-        connection.execute(insert(edge), edges)
+    insert_many(connection, edge, [entry for new in works for entry in _edges(new)])
     if may_be_held and (held := _held(connection, labelled)):
         bring_in_line(connection, sorted(held))
     _mark_parents(connection, insertion)
@@ -192,23 +206,53 @@ def insert_works(
         note(connection, change, (new_event(new.request, state) for new in works if new.state is state))
 
 
+def once_each(queue_of: Callable[[WorkRequest], str]) -> Callable[[WorkRequest], str]:
+    """`queue_of`, asked once for each worker: among many requests there are few, and routing takes its time."""
+    found: dict[tuple[str | None, str], str] = {}
+
+    def remembered(request: WorkRequest) -> str:
+        key = (request.queue, request.worker_name)
+        if key not in found:
+            found[key] = queue_of(request)
+        return found[key]
+
+    return remembered
+
+
 _INSERT = insert(work)
 #: Sees the marks of whoever was committed before it, and so before the labels that were written earlier were seen.
 _INSERT_AND_ASK = _INSERT.returning(LABELS_ARE_PAUSED)
+#: On PostgreSQL: the bell of a single work is a part of its insert.
+_INSERT_AND_RING = _INSERT.returning(RING)
+_INSERT_ASK_AND_RING = _INSERT.returning(LABELS_ARE_PAUSED, RING)
 _ASK = select(LABELS_ARE_PAUSED)
 
 
 def _insert_rows(connection: Connection, rows: Sequence[dict[str, Any]], *, has_labels: bool) -> bool:
-    """Insert works; returns whether some of them may be held, now that their labels are written."""
-    if has_labels and len(rows) == 1 and not is_mysql(connection):
-        return bool(connection.execute(_INSERT_AND_ASK, rows).scalar_one())
+    """Insert works and ring; returns whether some of them may be held, now that their labels are written."""
+    if len(rows) == 1:
+        return insert_row(connection, rows[0], has_labels=has_labels)
     # One statement needs the same columns of all its rows.
     alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
         alike.setdefault(tuple(row), []).append(row)
     for some in alike.values():
-        connection.execute(_INSERT, some)
+        insert_many(connection, work, some)
+    if rows:
+        ring(connection)
     return has_labels and bool(connection.execute(_ASK).scalar_one())
+
+
+def insert_row(connection: Connection, row: dict[str, Any], *, has_labels: bool) -> bool:
+    """The same for one work."""
+    rings = connection.dialect.name == "postgresql"
+    if not has_labels:
+        connection.execute(_INSERT_AND_RING if rings else _INSERT, row)
+        return False
+    if is_mysql(connection):
+        connection.execute(_INSERT, row)
+        return bool(connection.execute(_ASK).scalar_one())
+    return bool(connection.execute(_INSERT_ASK_AND_RING if rings else _INSERT_AND_ASK, row).first()[0])  # type: ignore[index]
 
 
 #: What is told of a new work, by the state it begins in.
@@ -242,10 +286,8 @@ def _label(connection: Connection, labelled: Sequence[tuple[WorkRequest, str | N
         for label in sorted(request.tags - {request.worker_name})
     ]
     members = [{"name": unique, "work": request.id} for request, unique in labelled if unique is not None]
-    if tags:
-        connection.execute(insert_or_ignore(tag, connection), tags)
-    if members:
-        connection.execute(insert_or_ignore(member, connection), members)
+    insert_many(connection, tag, tags, Meeting.IGNORED)
+    insert_many(connection, member, members, Meeting.IGNORED)
     return bool(tags or members)
 
 

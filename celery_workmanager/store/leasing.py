@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, exists, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, exists, insert, or_, select, update
 
 from celery_workmanager.database import locking
 from celery_workmanager.events import Change
@@ -138,14 +138,23 @@ def put_back(connection: Connection, node_id: str, ids: Sequence[str], now: int,
     return settled
 
 
+#: Works in the hands of nobody: a node that was declared lost while it slept may have claimed on waking, before it
+#: noticed.
+_ORPHANS = select(work.c.node).where(work.c.node.is_not(None), ~exists().where(node.c.id == work.c.node))
+_HAS_LOST = select(or_(exists().where(node.c.lease_until < bindparam("before")), _ORPHANS.exists()))
+
+
+def has_lost(connection: Connection, before: int) -> bool:
+    """Whether `heal` may find something; nothing is locked."""
+    return bool(connection.execute(_HAS_LOST, {"before": before}).scalar())
+
+
 def _lost_node(connection: Connection, before: int, passing: Sequence[str]) -> str | None:
     expired = select(node.c.id).where(node.c.lease_until < before, node.c.id.not_in(passing))
     expired = expired.order_by(node.c.lease_until).limit(1)
     found: str | None = connection.execute(locking(expired, connection, skip=True)).scalar()
     if found is None:
-        # A node that was declared lost while it slept may have claimed on waking, before it noticed.
-        is_known = exists().where(node.c.id == work.c.node)
-        orphans = select(work.c.node).where(work.c.node.is_not(None), work.c.node.not_in(passing), ~is_known)
+        orphans = _ORPHANS.where(work.c.node.not_in(passing))
         found = connection.execute(orphans.limit(1)).scalar()
     return found
 

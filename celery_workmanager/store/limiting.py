@@ -326,20 +326,24 @@ def wake_due(connection: Connection, now: int) -> int:
     return len(keys)
 
 
-def forget_unused(connection: Connection, after: str, now: int, most: int = 500) -> str:
-    """Of `most` keys beyond `after` delete the rows of those that nothing is kept under; returns where to go on.
+def keys_beyond(connection: Connection, after: str, most: int = 500) -> tuple[str, list[str]]:
+    """`most` keys beyond `after`, and where to go on."""
+    some = select(limit.c.key).where(limit.c.key > after).order_by(limit.c.key).limit(most)
+    keys = list(connection.execute(some).scalars())
+    return (keys[-1] if len(keys) == most else ""), keys
+
+
+def forget_unused(connection: Connection, keys: Sequence[str], now: int) -> None:
+    """Delete the rows of those of `keys` that nothing is kept under.
 
     There may be as many keys as tenants, users or orders.
     """
-    some = select(limit.c.key).where(limit.c.key > after).order_by(limit.c.key).limit(most)
-    keys = list(connection.execute(some).scalars())
     idle = (limit.c.key.in_(keys), limit.c.wake_at.is_(None), limit.c.full_at <= now)
     unused = select(limit.c.key).where(*idle, ~exists().where(permit.c.key == limit.c.key, _COUNTS))
-    gone = list(connection.execute(locking(unused, connection, skip=True)).scalars()) if keys else []
+    gone = list(connection.execute(locking(unused, connection, skip=True)).scalars())
     if gone:
         _take_back(connection, permit.c.key.in_(gone))
         connection.execute(delete(limit).where(limit.c.key.in_(gone)))
-    return keys[-1] if len(keys) == most else ""
 
 
 # -- for people ------------------------------------------------------------------------------------------------------

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, Select, any_, bindparam, select
 
 from celery_workmanager.database import locking
 from celery_workmanager.lifecycle import Move
+from celery_workmanager.store import lists
 from celery_workmanager.store.deleting import chunks
 from celery_workmanager.tables import work
 from celery_workmanager.verdict import Verdict
@@ -28,18 +29,22 @@ class Own(NamedTuple):
 
 
 _OWN = select(work.c.id, work.c.token, work.c.state, work.c.generation, work.c.has_children, work.c.held)
+#: Made once: they are asked at the end of every run. PostgreSQL takes the ids as one parameter, however many.
+_BY_LIST = _OWN.where(work.c.id == any_(lists.taken_apart("ids"))).order_by(work.c.id)
+_BY_EACH = _OWN.where(work.c.id.in_(bindparam("ids", expanding=True))).order_by(work.c.id)
 
 
 def look_at(connection: Connection, ids: Sequence[str], *, wait: bool) -> tuple[dict[str, Own], dict[str, Own]]:
     """The works with `ids`: those that are locked now, and those that others hold (to `wait` for locks: none)."""
-    lookup = _OWN.where(work.c.id.in_(ids)).order_by(work.c.id)
-    locked = _by_id(connection, locking(lookup, connection, skip=not wait))
+    lookup = _BY_LIST if connection.dialect.name == "postgresql" else _BY_EACH
+    locked = _by_id(connection, locking(lookup, connection, skip=not wait), ids)
     missing = [each for each in ids if each not in locked]
-    return locked, _by_id(connection, _OWN.where(work.c.id.in_(missing))) if missing else {}
+    return locked, _by_id(connection, lookup, missing) if missing else {}
 
 
-def _by_id(connection: Connection, lookup: Select[Any]) -> dict[str, Own]:
-    return {row[0]: Own(*row) for row in connection.execute(lookup)}
+def _by_id(connection: Connection, lookup: Select[Any], ids: Sequence[str]) -> dict[str, Own]:
+    given = lists.joined(ids) if connection.dialect.name == "postgresql" else list(ids)
+    return {row[0]: Own(*row) for row in connection.execute(lookup, {"ids": given})}
 
 
 def as_they_were(connection: Connection, verdicts: list[Verdict]) -> list[Verdict]:

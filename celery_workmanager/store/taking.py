@@ -143,4 +143,7 @@ class TakingStore(StoreBase):
 
     def forget_limits(self, after: str) -> str:
         """Delete a chunk of limits, beyond `after`, under which nothing happens; returns where to go on."""
-        return self._write(lambda conn: limiting.forget_unused(conn, after, self.clock.now()))
+        following, keys = self._read(lambda conn: limiting.keys_beyond(conn, after))
+        if keys:
+            self._write(lambda conn: limiting.forget_unused(conn, keys, self.clock.now()))
+        return following

@@ -6,6 +6,7 @@ Each statement is guarded and limited, so any process may run it at any moment.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from sqlalchemy import BigInteger, Connection, bindparam, case, delete, func, or_, select, update
 
@@ -116,15 +117,16 @@ def prune_results(connection: Connection, now: int, limit: int = CHUNK) -> int:
     return len(keys)
 
 
-def sweep(connection: Connection, after: str, now: int, terms: Terms, limit: int = 500) -> tuple[str, int]:
-    """Look at `limit` BLOCKED works with ids beyond `after` and repair those that nothing blocks any more.
-
-    Returns where to go on ("" at the end) and how many were repaired: 0 unless a wake-up was lost.
-    """
+def suspects(connection: Connection, after: str, limit: int = 500) -> tuple[str, list[str]]:
+    """Of `limit` BLOCKED works with ids beyond `after`, those that nothing seems to block; and where to go on."""
     blocked = select(work.c.id).where(work.c.waits_for.is_not(None), work.c.id > after).order_by(work.c.id).limit(limit)
     ids = list(connection.execute(blocked).scalars())
-    repaired = sum(_repair(connection, each, now, terms) for each in _suspects(connection, ids))
-    return (ids[-1] if len(ids) == limit else ""), repaired
+    return (ids[-1] if len(ids) == limit else ""), _suspects(connection, ids)
+
+
+def repair(connection: Connection, ids: Sequence[str], now: int, terms: Terms) -> int:
+    """Unblock those of `ids` that nothing blocks indeed; returns how many: 0 unless a wake-up was lost."""
+    return sum(_repair(connection, each, now, terms) for each in ids)
 
 
 def _suspects(connection: Connection, ids: list[str]) -> list[str]:

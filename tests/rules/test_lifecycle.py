@@ -17,7 +17,7 @@ from celery_workmanager.lifecycle import (
     state_at_insertion,
 )
 from celery_workmanager.outcome import Ending
-from celery_workmanager.store import cancelling, claiming, finishing
+from celery_workmanager.store import cancelling, claiming, ending, finishing
 from celery_workmanager.tables import state_in
 from celery_workmanager.work import State
 
@@ -62,8 +62,8 @@ def test_no_move_leaves_a_finished_state_and_every_unfinished_one_can_be_left():
 
 def test_each_ending_of_a_run_asks_for_a_move_that_a_running_work_can_make():
     assert set(MOVE_OF_ENDING) == set(Ending)
-    for ending, move in MOVE_OF_ENDING.items():
-        assert R in leaves(move) or ending is Ending.GIVEN_BACK
+    for how, move in MOVE_OF_ENDING.items():
+        assert R in leaves(move) or how is Ending.GIVEN_BACK
 
 
 def guard(statement: Update) -> str:
@@ -75,10 +75,12 @@ def guard(statement: Update) -> str:
     [
         (finishing.UNBLOCK, Move.UNBLOCK),
         (finishing._INHERIT, Move.INHERIT_FAILURE),
-        (finishing._SETTLE, Move.SUCCEED),
-        (finishing._SETTLE, Move.RETRY),
-        (finishing._SETTLE_ARRAYS, Move.STOP),
-        (finishing._SETTLE_ARRAYS, Move.HEAL),
+        (ending._SETTLE, Move.SUCCEED),
+        (ending._SETTLE, Move.RETRY),
+        (ending._SETTLE_ARRAYS, Move.STOP),
+        (ending._SETTLE_ARRAYS, Move.HEAL),
+        (ending._SETTLE_PLAIN, Move.SUCCEED),
+        (ending._SETTLE_PLAIN, Move.FAIL),
         (cancelling._CANCEL, Move.CANCEL),
         (claiming._START, Move.START),
     ],

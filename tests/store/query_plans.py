@@ -246,8 +246,13 @@ def recorded(store: Store) -> Iterator[list[tuple[str, Any]]]:
             event.remove(engine, "before_cursor_execute", note)
 
 
-def explained(connection: Connection, statement: str, parameters: Any, *, generic: bool = False) -> Planned:
-    """How the database would run a statement; `generic`: as one that was prepared, for any parameters."""
+def explained(
+    connection: Connection, statement: str, parameters: Any, *, generic: bool = False, analyze: bool = False
+) -> Planned:
+    """How the database would run a statement; `generic`: as one that was prepared, for any parameters.
+
+    `analyze`: how PostgreSQL has run it, with the rows that were met.
+    """
     if connection.dialect.name == "sqlite":
         rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
         depth = {0: -1}
@@ -258,8 +263,9 @@ def explained(connection: Connection, statement: str, parameters: Any, *, generi
         named = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).mappings()
         steps = (f"{row['table']}: {row['type']} {row['key']} ({row['Extra']})" for row in named)
         return Planned(statement, "\n".join(steps))
+    how = "ANALYZE, COSTS OFF" if analyze else "COSTS OFF"
     if not generic:
-        rows = connection.exec_driver_sql(f"EXPLAIN (COSTS OFF) {statement}", parameters).all()
+        rows = connection.exec_driver_sql(f"EXPLAIN ({how}) {statement}", parameters).all()
         return Planned(statement, "\n".join(row[0] for row in rows))
     names: list[str] = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)))
     numbered = re.sub(r"%\((\w+)\)s", lambda match: f"${names.index(match[1]) + 1}", statement).replace("%%", "%")
@@ -267,7 +273,7 @@ def explained(connection: Connection, statement: str, parameters: Any, *, generi
     driver: Any = connection.connection.driver_connection
     driver.execute("SET plan_cache_mode = force_generic_plan")
     driver.execute(f"PREPARE asked AS {numbered}")
-    rows = driver.execute(f"EXPLAIN (COSTS OFF) EXECUTE asked{f'({values})' if names else ''}").fetchall()
+    rows = driver.execute(f"EXPLAIN ({how}) EXECUTE asked{f'({values})' if names else ''}").fetchall()
     driver.execute("DEALLOCATE asked")
     return Planned(statement, "\n".join(row[0] for row in rows))
 

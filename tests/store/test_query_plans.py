@@ -13,7 +13,7 @@ from celery_workmanager.pauses import PauseKind, PauseTarget
 from celery_workmanager.store import Store, pausing
 from tests.store import query_plans
 from tests.store.query_plans import DUTIES, Planned
-from tests.stores import emptied, job, make_store, put
+from tests.stores import emptied, end, enqueue, job, make_store, put, step
 
 ROWS = 100_000
 DOCUMENT = Path(__file__).parents[2] / "docs" / "query-plans.md"
@@ -76,6 +76,46 @@ def test_a_claim_reads_what_it_takes_when_statistics_are_from_a_time_when_nothin
             rows = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, COSTS OFF) {statement}", parameters).scalars()
             most = max(int(found) for row in rows for found in re.findall(r"actual time=\S+ rows=(\d+)", row))
             assert most <= 16, statement
+
+
+def rows_met(plan: str) -> int:
+    """The most rows that one step of a plan (with ANALYZE) has read, those included that it threw away."""
+    met, most = 0, 0
+    for line in plan.splitlines():
+        if found := re.search(r"actual time=\S+ rows=(\d+) loops=(\d+)", line):
+            loops = int(found[2])
+            met = int(found[1]) * loops
+        elif found := re.search(r"Rows Removed by Filter: (\d+)", line):
+            met += int(found[1]) * loops
+        most = max(most, met)
+    return most
+
+
+@pytest.mark.parametrize("generic", [False, True])
+@pytest.mark.parametrize("statistics", ["none", "of an emptied table"])
+def test_nodes_read_what_they_take_whatever_the_statistics_say(postgresql: Store, statistics: str, generic: bool):
+    """As after a quiet night: the table was vacuumed while it was empty, and kept its pages since somebody read it."""
+    if statistics != "none":
+        put(postgresql, *(job(f"gone-{n:04}") for n in range(1000)))
+        postgresql.empty()
+        with postgresql.database.plain() as connection:
+            connection.execute(text("VACUUM (ANALYZE, TRUNCATE OFF) workmanager_work"))
+            pages = connection.execute(text("SELECT relpages FROM pg_class WHERE relname = 'workmanager_work'"))
+            assert pages.scalar_one() > 10
+    put(postgresql, *(job(f"w{n:04}") for n in range(2000)))
+    enqueue(postgresql, *(step(f"child-{n:02}", after=[f"w{n:04}"]) for n in range(32)))
+    with query_plans.recorded(postgresql) as claiming:
+        claims = [claim for _ in range(4) for claim in postgresql.claim(postgresql.look().lanes, "node", 1, 16)]
+        postgresql.next_moment()
+    with query_plans.recorded(postgresql) as ending:
+        end(postgresql, *claims[48:])
+        postgresql.write_starts([(claim, 1) for claim in claims[:16]])
+        end(postgresql, *claims[:16])
+    for statements, relaxed in ((claiming, True), (ending, False)):
+        with postgresql.database.plain(relaxed=relaxed) as connection:
+            for each in statements:
+                found = query_plans.explained(connection, *each, generic=generic, analyze=True)
+                assert rows_met(found.plan) <= 64, f"{found.statement}\n{found.plan}"
 
 
 def test_the_document_speaks_of_every_duty():

@@ -1,0 +1,66 @@
+"""How seldom an idle node looks: where it hears the bell, and nothing lies ready."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from celery_workmanager import bell
+from celery_workmanager.constraints import Constraints
+from celery_workmanager.node import Node
+from celery_workmanager.settings import Settings
+from celery_workmanager.store import Store
+from tests.stores import emptied, make_store, put, wait_until
+
+
+@pytest.fixture
+def postgresql(postgresql_store_url: str) -> Iterator[Store]:
+    made = make_store(emptied(postgresql_store_url))
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("tries", [True, False])
+def test_an_ear_knows_that_it_hears_when_something_came_back(postgresql: Store, tries: bool):
+    """LISTEN alone proves nothing: behind some poolers it succeeds, and nothing ever comes."""
+    heard: list[int] = []
+    ear: Any = bell.listen(postgresql.database, lambda: heard.append(1), tries=tries)
+    ear.start()
+    try:
+        wait_until(lambda: heard, seconds=60)  # it listens
+        if not tries:
+            assert not ear.is_heard
+            put(postgresql, "a")
+        wait_until(lambda: ear.is_heard, seconds=60)
+    finally:
+        ear.stop()
+
+
+def test_a_node_that_sees_nothing_knows_it_and_one_that_may_not_take_what_it_sees_looks_on(world):
+    node = world.node().join()
+    assert node.dispatcher.sees_nothing
+    world.enqueue(constraints=Constraints(node_labels=("zone=elsewhere",)))
+    node.dispatcher.step()
+    assert node.running == []
+    assert not node.dispatcher.sees_nothing
+
+
+@pytest.mark.parametrize(
+    ("heard", "nothing_waits", "poll", "seconds"),
+    [
+        (True, True, 1.0, 5.0),
+        (True, False, 1.0, 1.0),
+        (False, True, 1.0, 1.0),
+        (True, True, 0.1, 0.5),
+        (True, True, 4.0, 5.0),  # a third of the lease
+        (True, True, 300.0, 300.0),
+    ],
+)
+def test_where_the_bell_is_heard_and_nothing_waits_it_rests_longer(heard, nothing_waits, poll, seconds):
+    node: Any = SimpleNamespace(
+        _settings=Settings(store_url="sqlite://", lease=15.0, poll_interval=poll), _ear=SimpleNamespace(is_heard=heard)
+    )
+    assert Node._patience(node, nothing_waits=nothing_waits) == seconds
