@@ -88,7 +88,8 @@ def key_for(key: str, values: Mapping[str, Any]) -> str:
     for name in key_fields(key):
         value = values.get(name)
         if isinstance(value, bool) or not isinstance(value, (str, int)):
-            raise InvalidRequest(f"input {name!r}", f"a str or an int, for the key {key!r} of a limit", Unshown(value))
+            got = None if value is None else Unshown(value)
+            raise InvalidRequest(f"input {name!r}", f"a str or an int, for the key {key!r} of a limit", got)
     return check_text("limit's key", key.format_map(values))
 
 

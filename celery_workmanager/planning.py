@@ -140,7 +140,7 @@ def plan_insertion(
     `gone`: those that another name of this call has deleted; what was to follow them begins as they ended.
     A step whose prerequisites were not stored is left out, and with it all that follows: KEEP swallows its chain.
     """
-    states = dict(known)
+    states = {each: state for each, state in known.items() if each not in gone} if gone else dict(known)
     swallowed: set[str] = set()
     works: list[NewWork] = []
     skipped: list[str] = []
@@ -148,19 +148,19 @@ def plan_insertion(
     updated: list[tuple[str, WorkRequest]] = []
     for step in steps:
         plan = names[step.name] if step.is_first and step.name is not None else NamePlan(parents=step.parents)
-        parents = plan.parents
+        parents, found = plan.parents, known if step.is_first else states
         if plan.update is not None:
             updated += [(plan.update, request) for request in step.requests]
             continue
         # A swallowed work may exist under its id from before; what follows it in this call is left out all the same.
-        if plan.keep or any(parent in swallowed or parent not in states for parent in parents):
+        if plan.keep or any(parent in swallowed or parent not in found for parent in parents):
             swallowed.update(request.id for request in step.requests)
             skipped += [request.id for request in step.requests]
             continue
-        before = [states[parent] for parent in parents]
+        before = [found[parent] for parent in parents]
         state = state_at_insertion(before)
         waiting = sum(not parent.is_finished for parent in before)
-        left = tuple(parent for parent in parents if parent not in gone) if gone else parents
+        left = tuple(parent for parent in parents if parent not in gone) if gone and step.is_first else parents
         for request in step.requests:
             if request.id in states:
                 skipped.append(request.id)

@@ -32,6 +32,7 @@ def measured_of(rows: list[str], systems: list[str], capsys: pytest.CaptureFixtu
     return said
 
 
+@pytest.mark.timeout(300)
 def test_rows_are_measured_on_sqlite(capsys: pytest.CaptureFixture[str]):
     said = measured_of(ROWS, [SQLITE, "growth on SQLite"], capsys)
 

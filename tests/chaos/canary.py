@@ -18,7 +18,7 @@ PATIENCE = 0.1
 
 
 class Canary:
-    """Asks the store for nothing, by a way that no fault lies on, until it is stopped."""
+    """Asks the store for nothing (of SQLite: for its lock), by a way that no fault lies on, until it is stopped."""
 
     def __init__(self, url: str, journal: Journal, lease: float) -> None:
         # A connection for each question: nodes that lost theirs make new ones.
@@ -38,8 +38,9 @@ class Canary:
         while not self._over.is_set():
             at = time.monotonic()
             self._over.wait(_PAUSE)
-            # A server that is away is a fault, and noted as one.
             with suppress(SQLAlchemyError, OSError), self._engine.connect() as connection:
-                connection.execute(text("SELECT 1"))
-                if time.monotonic() - at - _PAUSE > self._patience:
-                    self._journal.stall(at)
+                connection.execute(text("BEGIN IMMEDIATE" if self._engine.dialect.name == "sqlite" else "SELECT 1"))
+                connection.rollback()
+            # A fault that lasts as long is noted, too: trouble of two kinds at a time counts once.
+            if time.monotonic() - at - _PAUSE > self._patience:
+                self._journal.stall(at)

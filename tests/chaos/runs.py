@@ -69,6 +69,15 @@ def repeats(runs: Iterable[Run]) -> Iterator[tuple[Run, Run]]:
         last[run.work, run.of] = run
 
 
+def _length(trouble: Iterable[Fault]) -> float:
+    """Seconds for which there was any of it."""
+    total, covered = 0.0, float("-inf")
+    for each in sorted(trouble, key=lambda fault: fault.at):
+        total += max(0.0, each.until - max(each.at, covered))
+        covered = max(covered, each.until)
+    return total
+
+
 class Faults:
     """What the storm did, asked for the reason of something."""
 
@@ -97,7 +106,7 @@ class Faults:
         mine = [fault for fault in self._by_pid[first.node] if fault.kind.startswith(PARTINGS)]
         since = first.begun - self._lease
         trouble = [fault for fault in (*mine, *self._of_store) if since <= fault.until and fault.at <= second.begun]
-        if sum(fault.seconds for fault in trouble) < NOTICED * self._lease:
+        if _length(trouble) < NOTICED * self._lease:
             return None
         return max(trouble, key=lambda fault: fault.seconds).kind
 

@@ -187,7 +187,7 @@ class RabbitServer(_Server):
         assert program is not None
         listed = subprocess.run(
             [program, "-q", "--no-table-headers", "list_queues", "name"], env=self._environment, check=True,
-            user=_user(self.user), cwd=self._folder, capture_output=True, text=True, timeout=60,
+            user=_user(self.user), cwd=self._folder, capture_output=True, text=True, timeout=240,
         )  # fmt: skip
         with Connection(self.url()) as connection:
             for queue in listed.stdout.split():

@@ -14,6 +14,7 @@ from sqlalchemy import text
 from celery_workmanager import ExistingWorkPolicy, OneTimeWorkRequest, State, WorkManager
 from celery_workmanager.query import WorkQuery
 from celery_workmanager.timing import micros
+from celery_workmanager.work import WorkInfo
 from tests.chaos import history, journal
 from tests.chaos.audit import Audit, Evidence
 from tests.chaos.canary import Canary
@@ -134,8 +135,14 @@ def _is_caught_up(manager: WorkManager, place: Place, until: int) -> bool:
         if line["event"] == "period":
             latest[line["id"]] = max(latest.get(line["id"], 0), line["of"])
     periodic = manager.get_work_infos(WorkQuery(periodic=True))
-    intervals = {each.id: each.periodicity_info.repeat_interval for each in periodic}
-    return all(latest.get(each, 0) >= until - micros(interval) for each, interval in intervals.items())
+    return all(_is_current(each, latest, until) for each in periodic)
+
+
+def _is_current(info: WorkInfo, latest: dict[str, int], until: int) -> bool:
+    about = info.periodicity_info
+    assert about is not None
+    assert about.repeat_interval is not None
+    return latest.get(info.id, 0) >= until - micros(about.repeat_interval)
 
 
 def _has_finished(manager: WorkManager, work_id: str) -> bool:

@@ -348,3 +348,8 @@ def test_a_machine_that_was_too_busy_to_keep_time_is_no_defect(again):
     again.notes.stalls.append(Fault("machine too busy", 0, 9.6, 10.4))
     assert broken(again) == set()
     assert Audit(again).again == {"machine too busy": 1}
+
+
+def test_trouble_of_two_kinds_at_a_time_counts_once(again):
+    again.notes.faults += [Fault("database refuses", 0, 9.1, 9.9), Fault("database slow", 0, 9.2, 9.9)]
+    assert broken(again) == {"unexplained repeats"}

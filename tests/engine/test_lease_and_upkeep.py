@@ -8,14 +8,17 @@ import sys
 import threading
 
 import pytest
+from sqlalchemy import update
 
 from celery_workmanager import lease as lease_module
 from celery_workmanager import upkeep as upkeep_module
 from celery_workmanager.errors import StoreUnavailable
 from celery_workmanager.lease import END, WARN, this_host
 from celery_workmanager.store.leasing import NodeRow
+from celery_workmanager.tables import work
 from celery_workmanager.timing import SECOND
-from celery_workmanager.work import StopReason
+from celery_workmanager.upkeep import SWEEP_INTERVAL
+from celery_workmanager.work import State, StopReason
 from tests.engine.scripted import GRACE, LEASE
 
 
@@ -143,6 +146,18 @@ def test_a_work_that_was_healed_and_taken_by_another_node_is_stopped_here(world)
     other = world.node().join()
     assert other.running == [work_id]
     node.lease.step()
+    assert node.engine.stops == [(work_id, StopReason.UNKNOWN, GRACE)]
+
+
+def test_a_run_whose_work_this_very_node_has_claimed_anew_is_stopped(world):
+    """The node's name is the same; the token isn't."""
+    [work_id] = world.enqueue()
+    node = world.node().join()
+    world.advance(1)
+    world.store.put_back(node.lease.node, [work_id])
+    (again,) = world.store.claim_one(work_id, node.lease.node, 1)
+    node.lease.step()
+    assert world.store.owned(node.lease.node) == {work_id: again.token}
     assert node.engine.stops == [(work_id, StopReason.UNKNOWN, GRACE)]
 
 
@@ -323,6 +338,18 @@ def test_due_works_are_promoted_and_expired_ones_cancelled(world):
     world.advance(10)
     node.upkeep.step()
     assert world.states(late) == ["CANCELLED"]
+
+
+def test_a_wake_up_that_was_lost_is_made_up_for(world):
+    parent, child = world.chain()
+    with world.database.transaction() as connection:
+        connection.execute(update(work).where(work.c.id == parent).values(state=int(State.SUCCEEDED), ready_lane=None))
+    node = world.node().join()
+    node.upkeep.step()
+    assert world.states(child) == ["BLOCKED"]
+    world.advance(2 * SWEEP_INTERVAL)
+    node.upkeep.step()
+    assert world.states(child) == ["ENQUEUED"]
 
 
 def test_results_whose_retention_has_ended_are_pruned(world):

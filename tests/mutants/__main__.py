@@ -80,10 +80,10 @@ def attempt(mutant: Mutant, tree: Path) -> Found:
 
 def known() -> dict[str, Found]:
     """What the page says."""
-    rows = (
-        (line.split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("| ")) if PAGE.exists() else ()
-    )
-    return {row[0][2:]: Found(row[2], row[3].rstrip(" |")) for row in rows if len(row) == 4}
+    lines = PAGE.read_text().splitlines() if PAGE.exists() else []
+    rows = [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in lines if line.startswith("| ")]
+    # Below the names of the columns, and the line under these.
+    return {row[0]: Found(*row[2:]) for row in rows[2:]}
 
 
 def write(found: dict[str, Found]) -> None:

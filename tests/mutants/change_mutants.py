@@ -70,12 +70,18 @@ CHANGES = (
         ("store/test_enqueue.py::test_the_callers_transaction_goes_on_after_an_id_that_exists",),
     ),
     Mutant(
-        "that nothing is tried again in a transaction of the user's",
+        "that what is written in a transaction of the user's is part of it",
         "database.py",
         "        if connection is not None:\n            with self.transaction(connection):\n                if",
-        "        if connection is not None and self.is_sqlite:\n            with self.transaction(connection):\n"
-        "                if",
+        "        if False:\n            with self.transaction(connection):\n                if",
         ("store/test_enqueue.py::test_an_enqueue_in_the_callers_transaction_rolls_back_with_it",),
+    ),
+    Mutant(
+        "that nothing is tried again in a transaction of the user's",
+        "store/__init__.py",
+        "            if joined:\n                raise\n",
+        "",
+        ("races/test_names.py::test_a_clash_of_ids_in_the_callers_transaction_is_the_callers_to_know",),
     ),
     Mutant(
         "that the loser of a conflict is run again",

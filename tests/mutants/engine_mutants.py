@@ -88,7 +88,7 @@ ENGINE = (
         "upkeep.py",
         "            self._swept_to, repaired = self._store.sweep(self._swept_to)\n",
         "            repaired = 0\n",
-        ("engine/test_signals.py", "engine/test_lease_and_upkeep.py"),
+        ("engine/test_lease_and_upkeep.py::test_a_wake_up_that_was_lost_is_made_up_for",),
     ),
     Mutant(
         "that ends are kept while the store is away",

@@ -247,7 +247,7 @@ def test_a_finish_between_the_look_at_a_parent_and_the_insert_below_it_is_held(
     other, real, seen = twin(server), plan_insertion, list[Settled]()
 
     def finish_first(*given: Any) -> Any:
-        if given[-1]:  # the works that are known to exist
+        if given[2]:  # the works that are known to exist
             seen.append(end(other, claim))
         return real(*given)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from celery_workmanager.errors import UniqueNameBusy
 from celery_workmanager.planning import Step
@@ -246,6 +246,21 @@ def test_of_two_enqueues_of_one_id_the_later_one_is_skipped(store: Store):
         done = together(lambda n=n: put(store, f"w{n}"), lambda n=n: put(other, f"w{n}"))
         assert sorted(len(each.works) for each in done) == [0, 1]
     other.close()
+
+
+def test_a_clash_of_ids_in_the_callers_transaction_is_the_callers_to_know(server: Store):
+    """The later one loses, and isn't tried again outside of its transaction."""
+    users = users_engine(server)
+    with holding(server) as first, users.connect() as second:
+        put(server, "x", connection=first)
+        second.begin()
+        with meanwhile(lambda: put(server, "x", connection=second)) as late:
+            wait_until(lambda: is_blocked(server))
+            first.commit()
+        with pytest.raises(IntegrityError):
+            late.result()
+        second.rollback()
+    users.dispose()
 
 
 def test_of_two_cancels_of_all_the_later_one_is_remembered(store: Store):

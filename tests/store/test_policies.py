@@ -272,6 +272,17 @@ def test_what_follows_a_work_that_another_name_of_the_call_deletes_is_cancelled(
     assert (info(store, "b").prerequisites, rows_of(store, "edge")) == ((), 0)
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_work_that_is_replaced_by_its_own_id_has_the_children_of_the_same_call(store: Store, first: bool):
+    put_named(store, "one", KEEP, "a")
+    put_named(store, "two", APPEND, "a")
+    again = [Step((job("a"),), name="two", policy=REPLACE), Step((job("c"),), ("a",), "two")]
+    other = [Step((job("b"),), name="one", policy=APPEND)]
+    enqueue(store, *(again + other if first else other + again))
+    assert states(store) == {"a": "ENQUEUED", "b": "CANCELLED", "c": "BLOCKED"}
+    assert (info(store, "b").prerequisites, info(store, "c").prerequisites) == ((), ("a",))
+
+
 def test_names_stay_when_their_works_are_gone(store: Store):
     """The row of a name is where enqueues meet; it is never deleted under their feet."""
     put_named(store, "order", KEEP, "a")

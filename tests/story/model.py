@@ -32,7 +32,8 @@ class Model(Runs):
                 leaves[head.name or ""] = found
         for head in heads:
             is_first = head.name is not None and not head.parents
-            if (is_first and head.name in kept) or any(parent in swallowed for parent in head.parents):
+            follows = [job.id for job in leaves.get(head.name or "", [])] if is_first else head.parents
+            if (is_first and head.name in kept) or any(parent in swallowed for parent in follows):
                 swallowed += [each for each, _ in head.works]
                 skipped += [each for each, _ in head.works]
                 continue

@@ -28,7 +28,7 @@ class Place:
         """Run `python -m …` to its end."""
         return subprocess.run(
             [sys.executable, "-m", *arguments],
-            cwd=self.folder, env=self.environment(version), capture_output=True, text=True, timeout=120, check=False,
+            cwd=self.folder, env=self.environment(version), capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
 
     def work(self, version: Version, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -22,7 +22,7 @@ from tests.story.workers import wait_until
 from tests.upgrade.dying import migrate_until
 from tests.upgrade.versions import ROOT, coming
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_of_two_that_migrate_at_once_one_does_and_the_other_waits(database: Data
 
 def test_one_that_is_killed_in_the_middle_is_completed_by_the_next(database: Database):
     dying = [sys.executable, "-m", "tests.upgrade.dying", url_of(database), "23"]
-    died = subprocess.run(dying, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    died = subprocess.run(dying, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert died.returncode == 9, died.stderr
     with database.plain() as connection:
         assert schema.revision_of(connection) != HEAD

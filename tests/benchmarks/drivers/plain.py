@@ -24,7 +24,7 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     worker_hijack_root_logger=False,
     task_default_queue=QUEUE,
-    task_queues=[Queue(QUEUE, Exchange(QUEUE), QUEUE, expires=_FORGOTTEN_AFTER)],
+    task_queues=[Queue(QUEUE, Exchange(QUEUE, auto_delete=True), QUEUE, expires=_FORGOTTEN_AFTER)],
     task_ignore_result=not RESULTS,
     task_acks_late=os.environ.get("WORKMANAGER_BENCH_ACKS_LATE") == "1",
 )
