@@ -9,7 +9,7 @@ CHANGES = (
     Mutant(
         "the anchor of a unique name",
         "store/inserting.py",
-        '        connection.execute(upsert(name, connection, "name"), [{"name": each} for each in names])\n',
+        '        insert_many(connection, name, [{"name": each} for each in names], Meeting.LOCKED)\n',
         "",
         ("races/test_names.py",),
     ),

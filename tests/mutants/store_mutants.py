@@ -27,8 +27,8 @@ STORE = (
     Mutant(
         "the lock of works whose runs end",
         "store/owning.py",
-        "_by_id(connection, locking(lookup, connection, skip=not wait))",
-        "_by_id(connection, lookup)",
+        "_by_id(connection, locking(lookup, connection, skip=not wait), ids)",
+        "_by_id(connection, lookup, ids)",
         ("races/test_finishing.py", "races/test_held.py"),
     ),
     Mutant(
@@ -102,7 +102,7 @@ STORE = (
     ),
     Mutant(
         "that what is settled while it is paused isn't ready",
-        "store/finishing.py",
+        "store/ending.py",
         'case(((given["is_ready"] == 1) & work.c.held.is_(None), work.c.lane), else_=None)',
         'case(((given["is_ready"] == 1), work.c.lane), else_=None)',
         ("store/test_pause.py::test_a_lost_run_waits",),
@@ -110,8 +110,8 @@ STORE = (
     Mutant(
         "the sweep",
         "store/upkeeping.py",
-        "repaired = sum(_repair(connection, each, now, terms) for each in _suspects(connection, ids))",
-        "repaired = 0",
+        "return sum(_repair(connection, each, now, terms) for each in ids)",
+        "return 0",
         ("store/test_upkeep.py::test_a_sweep_repairs_a_wake_up_that_was_lost",),
     ),
     Mutant(
@@ -153,8 +153,8 @@ STORE = (
     Mutant(
         "that a claim knows the pauses its look has not seen",
         "store/claiming.py",
-        'return _claiming(work.c.id.in_(select(chosen.cte("chosen").c.id)), bindparam("stamp") == STAMP)',
-        'return _claiming(work.c.id.in_(select(chosen.cte("chosen").c.id)))',
+        'return _claiming(is_chosen, bindparam("stamp") == STAMP)',
+        "return _claiming(is_chosen)",
         ("store/test_pause.py::test_a_node_that_looked_before_a_pause_claims_nothing_after_it",),
     ),
     Mutant(

@@ -28,6 +28,7 @@ def test_a_transaction_waits_for_the_disk_unless_it_says_otherwise(store_url: st
     database.listener = listener
     try:
         assert database.run(waits) in _WAITS
+        assert database.run_single(waits) in _WAITS
         assert database.run(waits, relaxed=True) in _DOES_NOT
         with database.plain() as connection:
             assert waits(connection) in _WAITS
