@@ -208,8 +208,19 @@ def _traced(task: Any, run: Run, args: Any, kwargs: dict[str, Any], started: flo
     runtime = monotonic() - started
     if show and info is not None:
         shown = safe_repr(getattr(info.retval, "exc", None) if ending == _RETRY else info.retval)
+    if info is not None:
+        _let_go(info.retval)
     stopped = _stopped(run, started)
     return stopped or (ending, output, error, after, _NOT_STOPPED, started, runtime, shown if show else None)
+
+
+def _let_go(error: Any) -> None:
+    """Take the tracebacks off an exception: their frames hold what holds it, some 100 kB until the collector comes."""
+    seen = set[int]()
+    while isinstance(error, BaseException) and id(error) not in seen:
+        seen.add(id(error))
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _kept(run: Run) -> tuple[list[str], dict[str, Any]]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import logging
 import sys
 import uuid
+import weakref
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from celery import signals
@@ -34,6 +37,14 @@ def returning(here: InProcess, value: Any) -> Any:
         return value
 
     return worker
+
+
+class Heavy(Exception):
+    made: ClassVar[list[weakref.ref[Exception]]] = []
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made.append(weakref.ref(self))
 
 
 def error_of(outcome: Any) -> WorkError:
@@ -96,6 +107,24 @@ class TestExceptions:
         error = error_of(outcome)
         assert str(error) == "ValueError: no such cat"
         assert "in worker" in error.traceback
+
+    @pytest.mark.parametrize("cause", [None, KeyError("cause")])
+    def test_an_exception_is_gone_with_its_run_and_need_not_be_collected(
+        self, here: InProcess, caplog: pytest.LogCaptureFixture, cause: Any
+    ) -> None:
+        @here.task(name=f"heavy-{cause}")
+        def worker() -> None:
+            raise Heavy from cause
+
+        caplog.set_level(logging.CRITICAL)  # what is logged is kept, with its exception
+        Heavy.made.clear()
+        gc.disable()
+        try:
+            assert here.run(worker).ending is Ending.FAILED
+            assert [each() for each in Heavy.made] == [None] * len(Heavy.made)
+        finally:
+            gc.enable()
+        assert Heavy.made
 
     def test_an_exception_that_cannot_be_pickled_fails_the_work(self, here: InProcess) -> None:
         class Local(Exception):
