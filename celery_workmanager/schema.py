@@ -162,6 +162,8 @@ def _named_lock(connection: Connection) -> Iterator[None]:
     connection.execute(text("SELECT GET_LOCK(:name, 86400)"), name)
     try:
         yield
+        # Or who waits for the lock would not see the revision that has been written.
+        connection.exec_driver_sql("COMMIT")
     finally:
         # One that has failed may not even be asked; the lock ends with it.
         with suppress(SQLAlchemyError):

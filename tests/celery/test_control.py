@@ -292,7 +292,7 @@ def test_shutdown_lets_what_runs_end_and_leaves_the_rest_in_the_store(running_si
     wait_until(lambda: "Got shutdown from remote" in site.log)
     first.revoke()
     second.revoke()
-    assert site.process.wait(30) == 0
+    assert site.process.wait(100) == 0
     assert site.manager.store.nodes() == []
     assert site.notes(first, "stopped")
     assert site.notes(second, "stopped")

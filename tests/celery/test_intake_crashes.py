@@ -146,7 +146,7 @@ def test_bad_messages_among_good_ones(place_of: Any, rabbitmq_url: str, store: s
         info = place.ended(task_id, State.FAILED)
         assert said in str(info.error), (said, info)
         assert info.runs == 0
-        assert f"Message {task_id} for worker" in worker.log
+        assert f"Message '{task_id}' for worker" in worker.log
     worker.stop()
     assert place.waiting_messages() == 0
 

@@ -35,7 +35,7 @@ UNWANTED = {"subprocess", "pty", "shelve", "yaml", "dill", "cloudpickle", "jsonp
 #: Who imports by name: a command of a fixed list, a name of a fixed table, what a setting or an entry point says.
 IMPORTERS = {"cli/__init__.py", "__init__.py", "custom_constraints.py", "control.py", "django/access.py"}
 #: SQL that isn't written in SQLAlchemy's expressions, put together of constants and of what a database is called.
-SQL_OF_PARTS = {"bell.py", "schema.py", "database.py", "mysql.py", "overview.py", "grants.py"}
+SQL_OF_PARTS = {"bell.py", "schema.py", "database.py", "mysql.py", "postgresql.py", "overview.py", "grants.py"}
 
 
 @cache
