@@ -1,4 +1,4 @@
-"""The app of workers of all versions: it uses only what each of them has. Works note which version ran them.
+"""The app of workers of all versions: it uses only what each of them has. Works note which version and which worker ran them.
 
 `python -m tests.upgrade.upgrade_app` lets a process of some version enqueue, and prints the ids.
 """
@@ -27,7 +27,7 @@ def build(store_url: str, folder: str, version: str) -> Celery:
 
     @made.task(bind=True, base=Worker, name="upgrade.step", shared=False)
     def step(self: Any, nap: float = 0.0) -> dict[str, str]:
-        note(folder, event="start", id=self.work_id, version=version)
+        note(folder, event="start", id=self.work_id, version=version, worker=os.getsid(0))
         until = time.monotonic() + nap
         while time.monotonic() < until and not self.is_stopped:
             time.sleep(0.01)
