@@ -32,10 +32,17 @@ from celery_workmanager.throttle import BucketOf, Throttle
 from celery_workmanager.timing import SECOND
 from celery_workmanager.work import StopReason
 
+Aside = Callable[[Callable[[], None]], object]
+
 #: A run that is shorter than this (seconds) is never written as RUNNING: its end comes first.
 START_PATIENCE = 0.02
 #: Seconds between two looks at the progress of what runs.
 PROGRESS_INTERVAL = 0.05
+#: A node that took as much as it may hold looks for more when this part of it has ended: looks and claims cost the same,
+#: whatever they find.
+ROOM_AGAIN = 0.25
+#: How many times as many ends as works in flight may wait to be written before nothing more is claimed.
+MOST_UNWRITTEN = 2
 #: Seconds to wait after the store refused, doubled up to the longest.
 PAUSE, LONGEST_PAUSE = 0.05, 2.0
 
@@ -93,13 +100,17 @@ class Dispatcher:
         outage: Outage | None = None,
         bucket_of: BucketOf | None = None,
         files: FileTriggers | None = None,
+        aside: Aside | None = None,
     ) -> None:
+        """`aside` makes calls in a thread of its own, in which ends are written; without it `step` writes them."""
         self._store = store
         self._engine = engine
         self._clock = clock
         self._offer = offer
         self._pace = Pace(max_in_flight)
         self._settlement = Settlement(store, clock)
+        self._aside = aside
+        self._most_unwritten = MOST_UNWRITTEN * max_in_flight
         self._outage = outage or Outage()
         self._name = name
         self.node = ""
@@ -108,6 +119,8 @@ class Dispatcher:
         #: Whether the last look found nothing that anybody could claim.
         self.sees_nothing = False
         self._leased_until = inf
+        #: With how many runs, and processes for them, nothing more needs to be looked for.
+        self._enough: tuple[float, int] = (inf, 0)
         self.runs: dict[str, Run] = {}
         self.rung = threading.Event()
         self._started: deque[tuple[Claim, float]] = deque()
@@ -171,8 +184,12 @@ class Dispatcher:
         claimed = self.accepting and self._claim()
         self._mark_starts()
         self._write_progress()
-        settled = self._settlement.write()
-        return claimed or settled or bool(self._ended)
+        return self._settle() or claimed or bool(self._ended)
+
+    def _settle(self) -> bool:
+        if self._aside is None:
+            return self._settlement.write()
+        return self._settlement.write_aside(self._aside, self.rung.set)
 
     def wait(self, timeout: float) -> None:
         """Wait for the bell or an end, at most `timeout` seconds; shorter while something needs to be looked at."""
@@ -217,6 +234,9 @@ class Dispatcher:
         now = self._clock.monotonic()
         if now >= self._leased_until:
             return False  # this process was frozen: the lease is renewed first, or a new identity taken
+        processes = self._engine.concurrency
+        if self._has_enough(processes):
+            return False
         own = self._offer.lanes()
         seen = self._store.look(own)
         self.sees_nothing = not seen.lanes
@@ -230,13 +250,22 @@ class Dispatcher:
         if not ready:
             return False
         workers = {lanes[lane] for lane in ready}
-        room = self._pace.room(workers, self.runs.values(), self._engine.concurrency, now)
+        room = self._pace.room(workers, self.runs.values(), processes, now)
         if room <= 0:
             return False
         claims = self._claim_from(ready, seen, room, caps)
         self._throttle.spend(claims)
         self.take(claims)
+        if len(claims) >= room:
+            self._enough = (max(processes - 1, (1 - ROOM_AGAIN) * len(self.runs)), processes)
         return True
+
+    def _has_enough(self, processes: int) -> bool:
+        runs, known = self._enough
+        if processes == known and len(self.runs) > runs:
+            return True
+        self._enough = (inf, 0)
+        return len(self._settlement.unwritten) >= self._most_unwritten
 
     def _others(self, seen: Look) -> dict[int, str]:
         """The lanes of works with constraints or limits that this node may claim from now."""

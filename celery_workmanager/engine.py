@@ -285,10 +285,13 @@ class BaseEngine:
     # What comes back from the pool
 
     def _returned(self, job: Job, answers: Sequence[tracer.Answer | None]) -> None:
+        # Its process is free: it is fed before its answers are looked at.
+        was_here = self._jobs.pop(job, self) is None
+        self._pump()
         for flight, answer in zip(job.flights, answers, strict=True):
             self._landing.end_with(flight, answer or self._landing.answer_in_slot(flight))
-        self._forget(job)
-        self._pump()
+        if was_here:
+            self._free([flight.slot for flight in job.flights])
 
     def _failed(self, job: Job, exc: BaseException) -> None:
         """The process of a job is gone, or will be in a moment."""

@@ -16,6 +16,7 @@ from celery_workmanager.dispatcher import Dispatcher, Engine
 from celery_workmanager.duties import Duties
 from celery_workmanager.file_triggers import FileTriggers
 from celery_workmanager.lease import Lease
+from celery_workmanager.messenger import Messenger
 from celery_workmanager.offer import Offer
 from celery_workmanager.outage import Outage
 from celery_workmanager.outcome import Claim
@@ -67,6 +68,8 @@ class Node:
             outage=self._outage,
             bucket_of=bucket_of,
             files=self._files,
+            # SQLite has one writer at a time: there a second thread would wait for the first.
+            aside=None if store.database.is_sqlite else Messenger("workmanager-settlement").post,
         )
         self.lease = Lease(
             store,

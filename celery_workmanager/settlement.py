@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from concurrent.futures import Future
 
 from sqlalchemy.exc import DBAPIError
 
@@ -19,6 +21,8 @@ logger = logging.getLogger(__name__)
 MOST_AT_ONCE = 256
 #: Seconds between two tries for ends whose rows another transaction holds.
 PATIENCE = 0.1
+#: Seconds that the last ends of a node may be under way.
+FAREWELL = 10.0
 
 Ended = tuple[Claim, Outcome]
 
@@ -34,12 +38,13 @@ class Settlement:
         #: The works and tokens of all these ends; the lease's thread looks at it.
         self.unwritten: set[tuple[str, int]] = set()
         self._try_held_at = 0.0
+        self._under_way: Future[bool] | None = None
         self.patience = PATIENCE
 
     @property
     def is_empty(self) -> bool:
         """Whether everything has been written."""
-        return not self._new and not self._held
+        return self._under_way is None and not self._new and not self._held
 
     def add(self, claim: Claim, outcome: Outcome) -> None:
         """Take the end of a run."""
@@ -48,13 +53,46 @@ class Settlement:
 
     def write(self) -> bool:
         """Write what can be written; returns whether something was. Raises while the store is away, losing nothing."""
-        wrote = False
-        while self._new:
-            batch = self._next_batch()
+        if self._under_way is not None:
+            self._under_way.exception(FAREWELL)  # waits; what it couldn't write is tried again now
+            self._under_way = None
+        return self._write_first(len(self._new))
+
+    def write_aside(self, make: Callable[[Callable[[], None]], object], on_end: Callable[[], object]) -> bool:
+        """Like `write`, by a call that `make` makes in another thread; `on_end` is called when it has ended.
+
+        One call at a time. What is added meanwhile waits for the next one, so that whatever has to be written before
+        an end still is. Returns, or raises, what became of the last call.
+        """
+        if self._under_way is None:
+            if not self._new and not self._may_try_held():
+                return False
+            self._under_way = written = Future[bool]()
+            make(lambda count=len(self._new): self._report(written, count, on_end))  # type: ignore[misc]
+        if not self._under_way.done():
+            return False
+        over, self._under_way = self._under_way, None
+        return over.result()
+
+    def _report(self, written: Future[bool], count: int, on_end: Callable[[], object]) -> None:
+        try:
+            written.set_result(self._write_first(count))
+        except BaseException as error:  # noqa: BLE001  # it is raised where the result is asked for
+            written.set_exception(error)
+        on_end()
+
+    def _may_try_held(self) -> bool:
+        return bool(self._held) and self._clock.monotonic() >= self._try_held_at
+
+    def _write_first(self, count: int) -> bool:
+        """Write the first `count` new ends, and those that were held."""
+        wrote = count > 0
+        while count > 0:
+            batch = self._next_batch(count)
             self._write(batch)
             del self._new[: len(batch)]
-            wrote = True
-        if self._held and self._clock.monotonic() >= self._try_held_at:
+            count -= len(batch)
+        if self._may_try_held():
             held, self._held = self._held, []
             try:
                 for ended in held:
@@ -64,9 +102,9 @@ class Settlement:
                 raise
         return wrote
 
-    def _next_batch(self) -> list[Ended]:
+    def _next_batch(self, count: int) -> list[Ended]:
         """The first ends, each of another work: a run that had lost its work may end beside the one that has it now."""
-        batch = self._new[:MOST_AT_ONCE]
+        batch = self._new[: min(count, MOST_AT_ONCE)]
         ids: set[str] = set()
         for at, (claim, _) in enumerate(batch):
             if claim.id in ids:
