@@ -54,8 +54,8 @@ class _Joined(Update):
 
 @compiles(_Joined)
 def _compile_joined(statement: _Joined, compiler: Any, **kw: Any) -> str:
-    # The rows come first, and each finds its work by the primary key. The planner could think the table empty, and go
-    # through all of it: then it would wait for rows that others hold, and that nobody asked for.
+    # The rows come first, and each finds its work by the primary key, whatever a planner thinks of the two: who went
+    # through all works would wait for rows that others hold, and that nobody asked for.
     tables, changes = compiler.visit_update(statement, **kw).split(" SET ", 1)
     table, given = tables.removeprefix("UPDATE ").split(", ", 1)
     return f"UPDATE {given} STRAIGHT_JOIN {table} FORCE INDEX (PRIMARY) SET {changes}"  # noqa: S608 - the compiler's words
