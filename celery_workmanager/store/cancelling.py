@@ -9,7 +9,19 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, select, union, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    SmallInteger,
+    String,
+    Text,
+    Update,
+    select,
+    union,
+)
 
 from celery_workmanager.events import Change, WorkEvent
 from celery_workmanager.lifecycle import Move, leaves, reaches
@@ -17,20 +29,21 @@ from celery_workmanager.news import note
 from celery_workmanager.store import aftermath, periods, stops
 from celery_workmanager.store.aftermath import bad_end
 from celery_workmanager.store.graph import lock_descendants, lock_works
+from celery_workmanager.store.many import Given, Many
 from celery_workmanager.tables import member, state_in, tag, work
 from celery_workmanager.terms import Terms, prune_moment
 from celery_workmanager.work import State, StopReason
 
 _UNFINISHED = leaves(Move.CANCEL)
-_CANCEL = (
-    update(work)
-    .where(work.c.id == bindparam("key"), state_in(_UNFINISHED))
-    .values(
+
+
+def _with_cancel(change: Update, given: Given) -> Update:
+    return change.where(work.c.id == given["key"], state_in(_UNFINISHED)).values(
         state=int(reaches(Move.CANCEL)),
-        stop_reason=bindparam("reason"),
-        finished_at=bindparam("at"),
-        prune_at=bindparam("prune"),
-        error=bindparam("why"),
+        stop_reason=given["reason"],
+        finished_at=given["at"],
+        prune_at=given["prune"],
+        error=given["why"],
         output="{}",
         ready_lane=None,
         parked_by=None,
@@ -42,6 +55,10 @@ _CANCEL = (
         token=None,
         version=work.c.version + 1,
     )
+
+
+_CANCEL = Many(
+    {"key": String, "reason": SmallInteger, "at": BigInteger, "prune": BigInteger, "why": Text}, _with_cancel
 )
 
 
@@ -75,7 +92,7 @@ def cancel_with_descendants(
             periods.write_cancelled(connection, runs, now, terms, reason)
         stops.write_cancelled(connection, [row.id for row in doomed if row.state == State.RUNNING], now, terms, reason)
         binds = [_cancelled(row, now, terms, reason, error) for row in doomed]
-        connection.execute(_CANCEL, binds)
+        _CANCEL.write(connection, binds)
         _note(connection, doomed, binds, change, frozenset(roots))
         ends = (
             bad_end(row.id, State.CANCELLED, error, json.loads(row.options), by_itself=False)

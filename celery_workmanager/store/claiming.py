@@ -13,11 +13,13 @@ from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     CompoundSelect,
     Connection,
     Select,
     String,
+    Text,
     Update,
     any_,
     bindparam,
@@ -37,6 +39,7 @@ from celery_workmanager.outcome import Claim, Standing
 from celery_workmanager.pauses import LanePauses
 from celery_workmanager.store import two_steps
 from celery_workmanager.store.deleting import chunks
+from celery_workmanager.store.many import Given, Many
 from celery_workmanager.store.marks import LANE_IS_OPEN, NODE_IS_OPEN, STAMP
 from celery_workmanager.tables import OF_LANES, edge, pause, state_in, work
 from celery_workmanager.work import State, StopReason
@@ -307,23 +310,24 @@ def _add_outputs_of_prerequisites(connection: Connection, claims: Sequence[Claim
             by_id[child].inputs.append(output or _NO_OPTIONS)
 
 
-_START = (
-    update(work)
-    .where(work.c.id == bindparam("key"), state_in(leaves(Move.START)))
-    .values(
+def _started(change: Update, given: Given) -> Update:
+    return change.where(work.c.id == given["key"], state_in(leaves(Move.START))).values(
         state=int(reaches(Move.START)),
         run_attempt_count=work.c.run_attempt_count + 1,
         runs=work.c.runs + 1,
-        started_at=bindparam("at"),
+        started_at=given["at"],
         stop_reason=int(StopReason.NOT_STOPPED),
         version=work.c.version + 1,
     )
-)
-_PROGRESS = (
-    update(work)
-    .where(work.c.id == bindparam("key"), or_(work.c.progress.is_(None), work.c.progress != bindparam("text")))
-    .values(progress=bindparam("text"), version=work.c.version + 1)
-)
+
+
+def _progressed(change: Update, given: Given) -> Update:
+    is_new = or_(work.c.progress.is_(None), work.c.progress != given["text"])
+    return change.where(work.c.id == given["key"], is_new).values(progress=given["text"], version=work.c.version + 1)
+
+
+_START = Many({"key": String, "at": BigInteger}, _started)
+_PROGRESS = Many({"key": String, "text": Text}, _progressed)
 
 
 def _lock_mine(connection: Connection, claims: Iterable[Claim], states: Sequence[State]) -> set[str]:
@@ -340,18 +344,14 @@ def _lock_mine(connection: Connection, claims: Iterable[Claim], states: Sequence
 def write_starts(connection: Connection, starts: Sequence[tuple[Claim, int]]) -> set[str]:
     """Write RUNNING for runs that began (moments in microseconds); returns the ids of those it was written for."""
     mine = _lock_mine(connection, (each for each, _ in starts), leaves(Move.START))
-    marks = [{"key": each.id, "at": at} for each, at in starts if each.id in mine]
-    if marks:
-        connection.execute(_START, marks)
+    _START.write(connection, [{"key": each.id, "at": at} for each, at in starts if each.id in mine])
     return mine
 
 
 def write_progress(connection: Connection, entries: Sequence[tuple[Claim, str]]) -> set[str]:
     """Replace the progress (JSON text) of works whose run is still theirs; returns their ids."""
     mine = _lock_mine(connection, (each for each, _ in entries), (State.RUNNING,))
-    marks = [{"key": each.id, "text": progress} for each, progress in entries if each.id in mine]
-    if marks:
-        connection.execute(_PROGRESS, marks)
+    _PROGRESS.write(connection, [{"key": each.id, "text": progress} for each, progress in entries if each.id in mine])
     return mine
 
 

@@ -1,8 +1,8 @@
-"""The statement that ends runs: one for a batch where a database knows arrays, guarded by the token of each."""
+"""The statement that ends runs: one for a batch where a database knows a way, guarded by the token of each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -10,10 +10,10 @@ from sqlalchemy import (
     Connection,
     Integer,
     SmallInteger,
+    String,
     Text,
     Update,
     any_,
-    bindparam,
     case,
     func,
     select,
@@ -22,6 +22,8 @@ from sqlalchemy import (
 
 from celery_workmanager.lifecycle import Move, leaves
 from celery_workmanager.store import lists
+from celery_workmanager.store.many import Given, Many
+from celery_workmanager.store.owning import Own
 from celery_workmanager.store.rows import EXPEDITED
 from celery_workmanager.tables import state_in, work
 from celery_workmanager.verdict import Verdict
@@ -52,10 +54,9 @@ _PARAMETERS: dict[str, Any] = {
 }
 
 
-def _settlement(given: Any) -> Update:
+def _settlement(settled: Update, given: Any, begins: Any) -> Update:
+    """`begins`: whether the start of the run is to be written. That of a short one is never written by itself."""
     over = given["is_over"] == 1
-    # The start of a short run is never written by itself.
-    begins = given["began"].is_not(None) & (work.c.state == int(State.ENQUEUED))
     was_privileged = (given["unprivileged"] == 1) & (work.c.urgency < 0)
     values: dict[str, Any] = {
         "run_attempt_count": given["attempts"],
@@ -78,11 +79,13 @@ def _settlement(given: Any) -> Update:
         # A finished work keeps the token, so that its own run recognizes a finish it has already made.
         "token": case((over, work.c.token), else_=None),
         "version": work.c.version + 1,
-        # Last: on MySQL what follows an assignment reads the new value.
         "state": given["to_state"],
     }
-    settled = update(work).where(work.c.id == given["key"], work.c.token == given["run"], state_in(_RUN))
-    return settled.ordered_values(*values.items())
+    return settled.where(work.c.id == given["key"], work.c.token == given["run"], state_in(_RUN)).values(values)
+
+
+def _begins(given: Any) -> Any:
+    return given["began"].is_not(None) & (work.c.state == int(State.ENQUEUED))
 
 
 #: The ids of the batch. PostgreSQL reads the rows that are asked for by a list of ids, and no others, whatever its
@@ -92,7 +95,8 @@ _IDS = lists.taken_apart("key")
 
 def _settlement_of_arrays() -> Update:
     # One statement for the whole batch, whatever its size: a third of the cost of one statement a row.
-    return _settlement(lists.table_of(_PARAMETERS).c).where(work.c.id == any_(_IDS))
+    given = lists.table_of(_PARAMETERS).c
+    return _settlement(update(work), given, _begins(given)).where(work.c.id == any_(_IDS))
 
 
 def _plain_settlement() -> Update:
@@ -101,7 +105,7 @@ def _plain_settlement() -> Update:
     free = select(work.c.id).where(work.c.id == any_(_IDS)).order_by(work.c.id).with_for_update(skip_locked=True)
     chosen = select(free.cte("free").c.id).scalar_subquery()
     return (
-        _settlement(given.c)
+        _settlement(update(work), given.c, _begins(given.c))
         .where(
             work.c.id == any_(func.array(chosen)),
             work.c.generation == given.c.as_of,
@@ -112,28 +116,35 @@ def _plain_settlement() -> Update:
     )
 
 
-_NEW_INPUT = (
-    update(work)
-    .where(work.c.id == bindparam("key"), work.c.token == bindparam("run"), state_in(_RUN))
-    .values(input=bindparam("call"))
-)
-_SETTLE = _settlement({name: bindparam(name, type_=kind()) for name, kind in _PARAMETERS.items()})
+def _with_new_input(change: Update, given: Given) -> Update:
+    mine = change.where(work.c.id == given["key"], work.c.token == given["run"], state_in(_RUN))
+    return mine.values(input=given["call"])
+
+
+def _settlement_of_read(change: Update, given: Given) -> Update:
+    # MySQL may read a state that it has assigned already: what the state was is said with the parameters.
+    return _settlement(change, given, given["begins"] == 1)
+
+
+_NEW_INPUT = Many({"key": String, "run": BigInteger, "call": Text}, _with_new_input)
+_SETTLE = Many({**_PARAMETERS, "key": String, "begins": SmallInteger}, _settlement_of_read)
 _SETTLE_ARRAYS = _settlement_of_arrays()
 _SETTLE_PLAIN = _plain_settlement()
 
 
-def write(connection: Connection, verdicts: Sequence[Verdict], now: int) -> None:
-    """Write `verdicts` on works whose rows are locked."""
+def write(connection: Connection, verdicts: Sequence[Verdict], found: Mapping[str, Own], now: int) -> None:
+    """Write `verdicts` on works whose rows are locked, as they were `found`."""
     rows = [_binds(verdict, now) for verdict in verdicts]
     if not rows:
         return
     inputs = [{"key": each.id, "run": each.token, "call": each.input} for each in verdicts if each.input is not None]
-    if inputs:
-        connection.execute(_NEW_INPUT, inputs)
+    _NEW_INPUT.write(connection, inputs)
     if connection.dialect.name == "postgresql":
         connection.execute(_SETTLE_ARRAYS, _by_columns(rows))
     else:
-        connection.execute(_SETTLE, rows)
+        for row in rows:
+            row["begins"] = int(row["began"] is not None and found[row["key"]].state == State.ENQUEUED)
+        _SETTLE.write(connection, rows)
 
 
 def write_plain(connection: Connection, verdicts: Sequence[Verdict], now: int) -> set[str]:

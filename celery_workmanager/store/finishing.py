@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, bindparam, case, func, select, update
+from sqlalchemy import BigInteger, Connection, Integer, String, Text, Update, case, func, select, update
 
 from celery_workmanager.events import Change, WorkEvent
 from celery_workmanager.inheritance import Failed, inherited_errors
@@ -21,6 +21,7 @@ from celery_workmanager.store import aftermath, ending, periods, stops
 from celery_workmanager.store.aftermath import BadEnd, bad_end
 from celery_workmanager.store.deleting import chunks
 from celery_workmanager.store.graph import lock_descendants, lock_works, ways_down
+from celery_workmanager.store.many import Given, Many
 from celery_workmanager.store.owning import Own, as_they_were, look_at
 from celery_workmanager.store.replacing import replace_work
 from celery_workmanager.store.rows import ready_columns
@@ -71,7 +72,7 @@ def settle(
         periods.write(connection, mine)
     stops.write_ends(connection, mine, now, terms)
     mine = as_they_were(connection, mine)
-    ending.write(connection, [verdict for verdict in mine if verdict.replacement is None], now)
+    ending.write(connection, [verdict for verdict in mine if verdict.replacement is None], rows, now)
     _free(connection, [each.id for each in mine if rows[each.id].held is not None and each.state.is_finished])
     for verdict in mine:
         if verdict.replacement is not None:
@@ -139,20 +140,25 @@ def _lock_own(connection: Connection, by_id: dict[str, Verdict], settled: Settle
     return owned
 
 
-UNBLOCK = (
-    update(work)
-    .where(work.c.id == bindparam("key"), state_in(leaves(Move.UNBLOCK)))
-    .values(
+def _unblocked(change: Update, given: Given) -> Update:
+    return change.where(work.c.id == given["key"], state_in(leaves(Move.UNBLOCK))).values(
         state=int(reaches(Move.UNBLOCK)),
         waits_for=None,
-        enqueued_at=bindparam("at"),
-        run_at=bindparam("next_run"),
-        due_at=bindparam("due"),
-        ready_lane=case((work.c.held.is_(None), bindparam("lane_now", type_=BigInteger)), else_=None),
+        enqueued_at=given["at"],
+        run_at=given["next_run"],
+        due_at=given["due"],
+        ready_lane=case((work.c.held.is_(None), given["lane_now"]), else_=None),
         version=work.c.version + 1,
     )
+
+
+UNBLOCK = Many(
+    {"key": String, "at": BigInteger, "next_run": BigInteger, "due": BigInteger, "lane_now": BigInteger}, _unblocked
 )
-_WAIT_ON = update(work).where(work.c.id == bindparam("key")).values(waits_for=bindparam("left"))
+_WAIT_ON = Many(
+    {"key": String, "count": Integer},
+    lambda change, given: change.where(work.c.id == given["key"]).values(waits_for=given["count"]),
+)
 
 
 def release_children(connection: Connection, parents: Sequence[str], now: int, *, wait: bool = False) -> int:
@@ -171,13 +177,12 @@ def release_children(connection: Connection, parents: Sequence[str], now: int, *
             continue
         left = (child.waits_for or 0) - counts[child.id]
         if left > 0:
-            waiting.append({"key": child.id, "left": left})
+            waiting.append({"key": child.id, "count": left})
         else:
             unblock.append(unblocked_binds(child, now))
-    if waiting:
-        connection.execute(_WAIT_ON, waiting)
+    _WAIT_ON.write(connection, waiting)
+    UNBLOCK.write(connection, unblock)
     if unblock:
-        connection.execute(UNBLOCK, unblock)
         note(connection, Change.UNBLOCKED, (unblocked_event(children[each["key"]]) for each in unblock))
     return len(unblock)
 
@@ -200,16 +205,14 @@ def unblocked_binds(child: Any, now: int) -> dict[str, Any]:
     }
 
 
-_INHERIT = (
-    update(work)
-    .where(work.c.id == bindparam("key"), state_in(leaves(Move.INHERIT_FAILURE)))
-    .values(
+def _with_failure(change: Update, given: Given) -> Update:
+    return change.where(work.c.id == given["key"], state_in(leaves(Move.INHERIT_FAILURE))).values(
         state=int(reaches(Move.INHERIT_FAILURE)),
         stop_reason=int(StopReason.NOT_STOPPED),
         output=EMPTY,
-        error=bindparam("why"),
-        finished_at=bindparam("at"),
-        prune_at=bindparam("prune"),
+        error=given["why"],
+        finished_at=given["at"],
+        prune_at=given["prune"],
         ready_lane=None,
         held=None,
         due_at=None,
@@ -219,7 +222,9 @@ _INHERIT = (
         token=None,
         version=work.c.version + 1,
     )
-)
+
+
+_INHERIT = Many({"key": String, "why": Text, "at": BigInteger, "prune": BigInteger}, _with_failure)
 
 
 def fail_descendants(
@@ -242,7 +247,7 @@ def fail_descendants(
         }
         for row in doomed.values()
     ]
-    connection.execute(_INHERIT, binds)
+    _INHERIT.write(connection, binds)
     ends = (
         bad_end(each, State.FAILED, inherited[each].error, options[each], by_itself=inherited[each].is_chord)
         for each in doomed

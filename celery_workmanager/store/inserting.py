@@ -28,7 +28,7 @@ from celery_workmanager.tables import edge, member, name, tag, work
 from celery_workmanager.terms import Terms
 from celery_workmanager.work import State
 
-_MARK_PARENT = update(work).where(work.c.id == bindparam("parent")).values(has_children=1)
+_MARK_PARENTS = update(work).where(work.c.id.in_(bindparam("parents", expanding=True))).values(has_children=1)
 _MEMBERS = (
     select(
         member.c.name,
@@ -302,5 +302,5 @@ def _mark_parents(connection: Connection, insertion: Insertion) -> None:
     """Tell existing parents that they have children now; their rows have been locked since their states were read."""
     new = {each.request.id for each in insertion.works}
     parents = sorted({parent for each in insertion.works for parent in each.parents} - new)
-    if parents:
-        connection.execute(_MARK_PARENT, [{"parent": parent} for parent in parents])
+    for some in chunks(parents):
+        connection.execute(_MARK_PARENTS, {"parents": some})

@@ -13,7 +13,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, String, bindparam, delete, exists, func, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    String,
+    Update,
+    bindparam,
+    delete,
+    exists,
+    func,
+    select,
+    update,
+)
 
 from celery_workmanager.bell import ring
 from celery_workmanager.bounds import Bound, Room, bounds_of
@@ -21,6 +33,7 @@ from celery_workmanager.database import locking
 from celery_workmanager.errors import InvalidRequest
 from celery_workmanager.outcome import Claim
 from celery_workmanager.store.deleting import chunks
+from celery_workmanager.store.many import Given, Many
 from celery_workmanager.store.upserts import upsert
 from celery_workmanager.tables import limit, permit, work
 from celery_workmanager.timing import SECOND
@@ -86,11 +99,8 @@ def admit(connection: Connection, claims: Sequence[Claim], most: int, now: int) 
         locked.room.take(bounds[claim.id])
     _permit(connection, done.claims, bounds)
     _wake(connection, woken)
-    if done.parked:
-        under = ({"claimed": each.id, "by": each.token, "under": bound.key} for each, bound in done.parked)
-        connection.execute(_PARK, list(under))
-    if done.left:
-        connection.execute(_LEAVE, [{"claimed": each.id, "by": each.token} for each in done.left])
+    _PARK.write(connection, [{"claimed": each.id, "by": each.token, "under": bound.key} for each, bound in done.parked])
+    _LEAVE.write(connection, [{"claimed": each.id, "by": each.token} for each in done.left])
     write(connection, locked, _spent(done.claims, bounds), _moments((bound for _, bound in done.parked), left))
     return done
 
@@ -132,9 +142,18 @@ def _worth_looking(locked: Locked, bounds: Iterable[tuple[Bound, ...]]) -> dict[
     return {key: room for key, room in found.items() if room > 0}
 
 
-_MINE = (work.c.id == bindparam("claimed"), work.c.token == bindparam("by"))
-_PARK = update(work).where(*_MINE).values(node=None, token=None, parked_by=bindparam("under", type_=String))
-_LEAVE = update(work).where(*_MINE).values(node=None, token=None, ready_lane=work.c.lane)
+def _mine(change: Update, given: Given) -> Update:
+    return change.where(work.c.id == given["claimed"], work.c.token == given["by"]).values(node=None, token=None)
+
+
+_PARK = Many(
+    {"claimed": String, "by": BigInteger, "under": String},
+    lambda change, given: _mine(change, given).values(parked_by=given["under"]),
+)
+_LEAVE = Many(
+    {"claimed": String, "by": BigInteger},
+    lambda change, given: _mine(change, given).values(ready_lane=work.c.lane),
+)
 
 
 def _permit(connection: Connection, claims: Sequence[Claim], bounds: Mapping[str, tuple[Bound, ...]]) -> None:

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import BigInteger, Connection, Integer, String, Update, bindparam, delete, func, insert, select, update
 
 from celery_workmanager.lanes import lane_with
 from celery_workmanager.lifecycle import Move, leaves, reaches
 from celery_workmanager.outcome import Claim, Standing
 from celery_workmanager.periods import Periodicity
 from celery_workmanager.store.deleting import chunks
+from celery_workmanager.store.many import Given, Many
 from celery_workmanager.store.rows import period_deadline
 from celery_workmanager.tables import run, state_in, work
 from celery_workmanager.terms import Terms
@@ -23,15 +24,23 @@ from celery_workmanager.work import RunOutcome, State, StopReason
 #: A row of the history but for its number, and how many the work keeps.
 _Entry: TypeAlias = tuple[dict[str, Any], int]
 
-_STAND = (
-    update(work)
-    .where(work.c.id == bindparam("key"), work.c.token == bindparam("of_run"), state_in(leaves(Move.END_PERIOD)))
-    .values(period_count=bindparam("count"), period_at=bindparam("at"), override_at=bindparam("override"))
+
+def _mine(change: Update, given: Given) -> Update:
+    return change.where(work.c.id == given["key"], work.c.token == given["of_run"], state_in(leaves(Move.END_PERIOD)))
+
+
+def _standing(change: Update, given: Given) -> Update:
+    return _mine(change, given).values(
+        period_count=given["count"], period_at=given["at"], override_at=given["override"]
+    )
+
+
+_STAND = Many(
+    {"key": String, "of_run": BigInteger, "count": Integer, "at": BigInteger, "override": BigInteger}, _standing
 )
-_MOVE = (
-    update(work)
-    .where(work.c.id == bindparam("key"), work.c.token == bindparam("of_run"), state_in(leaves(Move.END_PERIOD)))
-    .values(period_at=bindparam("at"))
+_MOVE = Many(
+    {"key": String, "of_run": BigInteger, "at": BigInteger},
+    lambda change, given: _mine(change, given).values(period_at=given["at"]),
 )
 _TRIM = delete(run).where(run.c.work == bindparam("key"), run.c.number <= bindparam("gone"))
 
@@ -60,8 +69,7 @@ def write(connection: Connection, verdicts: Iterable[Verdict]) -> None:
         if part.keeps_output:
             verdict.output = rows[verdict.id].output
     standings = [_standing_binds(each, part.standing) for each, part in parts.items() if part.standing is not None]
-    if standings:
-        connection.execute(_STAND, standings)
+    _STAND.write(connection, standings)
     _renew_deadlines(connection, [verdict for verdict, part in parts.items() if part.has_deadline])
     _remember(
         connection, [_entry(each, part.run, rows[each.id]) for each, part in parts.items() if part.run is not None]
@@ -83,7 +91,7 @@ def _renew_deadlines(connection: Connection, verdicts: Sequence[Verdict]) -> Non
 def write_moved(connection: Connection, claims: Iterable[Claim]) -> None:
     """Write which occurrence the run of each claim stands for, where that is not the one that was due."""
     moved = [{"key": each.id, "of_run": each.token, "at": each.standing.at} for each in claims if each.standing]
-    connection.execute(_MOVE, moved)
+    _MOVE.write(connection, moved)
 
 
 def _letting_go(verdict: Verdict, row: Any) -> Verdict:

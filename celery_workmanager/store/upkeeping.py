@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from sqlalchemy import BigInteger, Connection, bindparam, case, delete, func, or_, select, update
+from sqlalchemy import BigInteger, Connection, String, Update, case, delete, func, or_, select, update
 
 from celery_workmanager.call import facts_of
 from celery_workmanager.database import locking
@@ -20,6 +20,7 @@ from celery_workmanager.news import note
 from celery_workmanager.store.cancelling import cancel_with_descendants
 from celery_workmanager.store.finishing import UNBLOCK, fail_descendants, unblocked_binds, unblocked_event
 from celery_workmanager.store.graph import HeldByOthers, lock_works
+from celery_workmanager.store.many import Given, Many
 from celery_workmanager.tables import edge, limit, result, state_in, work
 from celery_workmanager.terms import Terms
 from celery_workmanager.work import State, WorkError
@@ -43,15 +44,15 @@ def promote(connection: Connection, now: int, limit: int = CHUNK) -> int:
     return len(ids)
 
 
-_OVERDUE = (
-    update(work)
-    .where(work.c.id == bindparam("key"), work.c.deadline_at <= bindparam("at"))
-    .values(
+def _overdue(change: Update, given: Given) -> Update:
+    return change.where(work.c.id == given["key"], work.c.deadline_at <= given["at"]).values(
         deadline_at=None,
-        lane=bindparam("free"),
-        ready_lane=case((work.c.ready_lane.is_not(None), bindparam("free", type_=BigInteger)), else_=None),
+        lane=given["free"],
+        ready_lane=case((work.c.ready_lane.is_not(None), given["free"]), else_=None),
     )
-)
+
+
+_OVERDUE = Many({"key": String, "at": BigInteger, "free": BigInteger}, _overdue)
 
 
 def pass_deadlines(connection: Connection, now: int, limit: int = CHUNK) -> int:
@@ -68,7 +69,7 @@ def pass_deadlines(connection: Connection, now: int, limit: int = CHUNK) -> int:
             }
             for row in rows
         ]
-        connection.execute(_OVERDUE, overdue)
+        _OVERDUE.write(connection, overdue)
     return len(rows)
 
 
@@ -162,7 +163,7 @@ def _repair(connection: Connection, child_id: str, now: int, terms: Terms) -> in
     found = connection.execute(parents).all()
     state = state_at_insertion(State(parent.state) for parent in found)
     if state is State.ENQUEUED:
-        connection.execute(UNBLOCK, unblocked_binds(row, now))
+        UNBLOCK.write(connection, [unblocked_binds(row, now)])
         note(connection, Change.UNBLOCKED, [unblocked_event(row)])
         return 1
     if state is State.BLOCKED:
