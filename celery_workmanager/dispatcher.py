@@ -38,8 +38,7 @@ Aside = Callable[[Callable[[], None]], object]
 START_PATIENCE = 0.02
 #: Seconds between two looks at the progress of what runs.
 PROGRESS_INTERVAL = 0.05
-#: A node that took as much as it may hold looks for more when this part of it has ended: looks and claims cost the same,
-#: whatever they find.
+#: A node that took all it may hold looks for more when this part of it has ended: a claim costs much, however small.
 ROOM_AGAIN = 0.25
 #: How many times as many ends as works in flight may wait to be written before nothing more is claimed.
 MOST_UNWRITTEN = 2
@@ -231,11 +230,9 @@ class Dispatcher:
     # -- claiming -------------------------------------------------------------------------------------------------
 
     def _claim(self) -> bool:
-        now = self._clock.monotonic()
-        if now >= self._leased_until:
-            return False  # this process was frozen: the lease is renewed first, or a new identity taken
-        processes = self._engine.concurrency
-        if self._has_enough(processes):
+        now, processes = self._clock.monotonic(), self._engine.concurrency
+        # Past the lease this process was frozen: it is renewed first, or a new identity taken.
+        if now >= self._leased_until or self._has_enough(processes):
             return False
         own = self._offer.lanes()
         seen = self._store.look(own)

@@ -21,6 +21,7 @@ from celery_workmanager.arguments import arguments_in, is_put_back, shown
 from celery_workmanager.call import errbacks_of, facts_of, shown_facts
 from celery_workmanager.messenger import Messenger
 from celery_workmanager.outcome import Claim, Ending, Outcome
+from celery_workmanager.task_events import TaskEvents
 from celery_workmanager.timing import as_datetime
 from celery_workmanager.verdict import last_straw
 from celery_workmanager.work import State, StopReason, WorkError
@@ -44,7 +45,7 @@ class RequestHost:
         #: The consumer, once there is one: its event dispatcher is another object after each reconnect.
         self.consumer: Any = None
         #: What is told to the broker, and to receivers of signals: neither may hold up the worker.
-        self.events, self.signals = Messenger("workmanager-events"), Messenger("workmanager-signals")
+        self.events, self.signals = TaskEvents(self.eventer), Messenger("workmanager-signals")
 
     def eventer(self) -> Any:
         """Celery's event dispatcher when somebody wants task events, else ``None``."""
@@ -55,14 +56,9 @@ class RequestHost:
         return None if dispatcher.groups and "task" not in dispatcher.groups else dispatcher
 
     def send(self, kind: str, fields: dict[str, Any]) -> None:
-        """Send an event soon; a broker that is slow or away delays events and nothing else."""
+        """Send an event soon, if somebody wants task events."""
         if self.eventer() is not None:
-            self.events.post(partial(self._send, kind, {**fields, "timestamp": time()}))
-
-    def _send(self, kind: str, fields: dict[str, Any]) -> None:
-        dispatcher = self.eventer()
-        if dispatcher is not None:
-            dispatcher.send(kind, **fields)
+            self.events.send(kind, fields)
 
     def flush(self, seconds: float) -> None:
         """Wait, at most so long, until all is told that was told here."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 
 from sqlalchemy.exc import DBAPIError
 
@@ -67,8 +68,8 @@ class Settlement:
         if self._under_way is None:
             if not self._new and not self._may_try_held():
                 return False
-            self._under_way = written = Future[bool]()
-            make(lambda count=len(self._new): self._report(written, count, on_end))  # type: ignore[misc]
+            self._under_way = Future()
+            make(partial(self._report, self._under_way, len(self._new), on_end))
         if not self._under_way.done():
             return False
         over, self._under_way = self._under_way, None

@@ -1,7 +1,8 @@
 """Changes of many works, each with parameters of its own: on MySQL and MariaDB one statement, not one a work.
 
 There the rows of parameters are one JSON text, which the server takes for a table and joins with the works: a sixth of
-the cost of a statement a work. Other databases are given the rows, or have a better way (`store.lists`).
+the cost of a statement a work. SQLite's driver is given the rows as it wants them, which SQLAlchemy would make of each
+of them anew: that was half of the cost of an end. PostgreSQL has a better way (`store.lists`).
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Connection,
+    Dialect,
     Integer,
     SmallInteger,
     String,
@@ -76,13 +79,16 @@ class Many:
 
     def write(self, connection: Connection, rows: Rows) -> None:
         """Change the works of `rows`, each of which has all the parameters."""
-        for some in _together(rows) if is_mysql(connection) else [rows]:
-            if not some:
-                continue
-            if len(some) < _FEW or not is_mysql(connection):
-                connection.execute(self.single, some)
-            else:
-                connection.execute(*self._joined(some))
+        if not rows:
+            return
+        if is_mysql(connection):
+            for some in _together(rows):
+                connection.execute(*(self._joined(some) if len(some) >= _FEW else (self.single, some)))
+        elif connection.dialect.name == "sqlite":
+            text, constants, in_order = _spelt(self, connection.dialect)
+            connection.exec_driver_sql(text, [in_order({**constants, **row}) for row in rows])
+        else:
+            connection.execute(self.single, rows)
 
     def _joined(self, rows: Rows) -> tuple[Update, dict[str, Any]]:
         # Most parameters are the same in all rows of a batch.
@@ -107,6 +113,14 @@ def _joined(many: Many, same: tuple[str, ...]) -> Update:
     given = table.table_valued(*(column(name, kind) for name, kind in kinds.items()), name="given").c
     binds = {name: bindparam(name, type_=many.kinds[name]()) for name in same}
     return many.change(_Joined(work), binds | {name: given[name] for name in kinds})
+
+
+@lru_cache(maxsize=256)
+def _spelt(many: Many, dialect: Dialect) -> tuple[str, dict[str, Any], Callable[[Mapping[str, Any]], Any]]:
+    """For a driver: the statement, the parameters that are the same for all rows, and all of a row's in their order."""
+    compiled: Any = many.single.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+    constants = {name: value for name, value in compiled.params.items() if name not in many.kinds}
+    return str(compiled), constants, itemgetter(*compiled.positiontup)
 
 
 def _together(rows: Rows) -> Iterator[Rows]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from celery_workmanager.clock import HeldClock
 from celery_workmanager.database import Database
-from celery_workmanager.dispatcher import Dispatcher
+from celery_workmanager.dispatcher import Aside, Dispatcher
 from celery_workmanager.lanes import lane_of
 from celery_workmanager.lease import Lease
 from celery_workmanager.offer import Offer
@@ -77,6 +77,7 @@ class Node:
         concurrency: int = 2,
         most: int = 128,
         bucket_of: BucketOf | None = None,
+        aside: Aside | None = None,
     ) -> None:
         self.store, self.clock = store, clock
         self.engine = ScriptedEngine(concurrency)
@@ -89,6 +90,7 @@ class Node:
             Offer(lambda: {lane_of("q", self.worker): self.worker}, clock, lambda: self.readings),
             max_in_flight=most,
             bucket_of=bucket_of,
+            aside=aside,
         )
         self.lease = Lease(
             store, self.dispatcher, clock, "node", length=LEASE, stop_grace=GRACE, facts=lambda: {"pool": "scripted"}
