@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.events.event import get_exchange
-from kombu import Connection, Queue
+from kombu.connection import Connection
+from kombu.entity import Queue
 
 from celery_workmanager.task_events import TaskEvents
 

@@ -156,7 +156,12 @@ def test_a_full_node_looks_again_when_a_quarter_of_its_works_has_ended(world):
     assert len(node.running) == 16
     looks: list[int] = []
     look = world.store.look
-    world.store.look = lambda known: looks.append(len(node.running)) or look(known)
+
+    def counted(known):
+        looks.append(len(node.running))
+        return look(known)
+
+    world.store.look = counted
     for each in node.running[:3]:
         node.ended(each, seconds=0.0001)
         node.settle()
