@@ -67,7 +67,16 @@ class Store(TakingStore):
         if (request := short_ways.single_of(steps)) is not None:
             facts = (queue_of(request), self.clock.now(), self.terms)
             return self._write_single(lambda conn: short_ways.enqueue_single(conn, request, *facts))
-        return self._read(lambda conn: short_ways.kept(conn, steps)) if short_ways.may_be_kept(steps) else None
+        if not short_ways.may_be_kept(steps):
+            return None
+        held = self._read(lambda conn: short_ways.look_at(conn, steps))
+        if (kept := short_ways.kept(steps, held)) is not None:
+            return kept
+        if self.database.dialect != "postgresql" or (request := short_ways.fresh_of(steps, held)) is None:
+            return None
+        unique, facts = str(steps[0].name), (queue_of(request), self.clock.now(), self.terms)
+        fresh = short_ways.enqueue_fresh
+        return self._write_single(lambda conn: fresh(conn, request, unique, *facts, wait=self._name_wait))
 
     def _enqueue(
         self,
