@@ -15,8 +15,6 @@ from sqlalchemy.exc import DBAPIError
 
 #: Execution option of connections on which nobody but us says anything, and which are begun and ended by us.
 OURS = "workmanager_ours"
-#: Who listens to one of these hears every statement.
-_HEARD = ("before_execute", "after_execute", "before_cursor_execute", "after_cursor_execute")
 _log = logging.getLogger("sqlalchemy.engine")
 
 
@@ -70,8 +68,8 @@ def say(connection: Connection, words: str) -> None:
 def _is_unheard(connection: Connection) -> bool:
     if OURS not in connection.get_execution_options() or _log.isEnabledFor(logging.INFO):
         return False
-    heard = connection.engine.dispatch
-    return not any(getattr(heard, each) for each in _HEARD)
+    told: Any = connection.engine.dispatch
+    return not (told.before_cursor_execute or told.after_cursor_execute or told.before_execute or told.after_execute)
 
 
 def _said(connection: Connection, words: str, parameters: Any) -> Sequence[Sequence[Any]]:

@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql
 from celery_workmanager.bell import RING
 from celery_workmanager.events import Change
 from celery_workmanager.news import note
-from celery_workmanager.planning import Insertion, NamePlan, NewWork, Step, plan_insertion
+from celery_workmanager.planning import Insertion, NewWork, Step
 from celery_workmanager.policies import ExistingPeriodicWorkPolicy, ExistingWorkPolicy
 from celery_workmanager.requests import WorkRequest
 from celery_workmanager.sentences import Sentence
@@ -87,7 +87,7 @@ def kept(steps: Sequence[Step], held: Mapping[str, bool]) -> Insertion | None:
     """The answer to an enqueue of which KEEP stores nothing; ``None`` when there may be something to store."""
     if not all(held.get(str(step.name)) for step in steps):
         return None
-    return plan_insertion(steps, dict.fromkeys(held, NamePlan(keep=True)), {})
+    return Insertion((), tuple([request.id for step in steps for request in step.requests]))
 
 
 # -- a name that nobody has used before, on PostgreSQL ------------------------------------------------------------
@@ -99,7 +99,7 @@ def fresh_of(steps: Sequence[Step], held: Mapping[str, bool]) -> WorkRequest | N
 
 
 def enqueue_fresh(
-    connection: Connection, request: WorkRequest, unique: str, queue: str, now: int, terms: Terms, *, wait: float
+    connection: Connection, request: WorkRequest, unique: str, queue: str, now: int, terms: Terms, wait: float
 ) -> Insertion | None:
     """Store what `fresh_of` has found; ``None``, and nothing stored: it takes a transaction.
 
