@@ -243,10 +243,11 @@ class Database:
 
     def close(self) -> None:
         """Close the connections of this process."""
-        if self._pid != os.getpid():
-            self._forget_parents_connections()
         for kept in self._kept.values():
-            kept.close()
+            if self._pid == os.getpid():
+                kept.close()
+            else:
+                kept.forget()
         self._kept = {}
 
 

@@ -32,7 +32,8 @@ _KEEPING = (ExistingWorkPolicy.KEEP, ExistingPeriodicWorkPolicy.KEEP)
 #: Of names that are known: whether KEEP leaves works under them as they are, see `planning`.
 _HELD = select(
     name.c.name,
-    exists()
+    # Named, since not everybody who enqueues may read all columns.
+    exists(member.c.work)
     .where(member.c.name == name.c.name, work.c.id == member.c.work, state_in((State.ENQUEUED, State.RUNNING)))
     .label("is_held"),
 )
