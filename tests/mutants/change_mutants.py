@@ -23,7 +23,7 @@ CHANGES = (
     Mutant(
         "that a held name is waited for only so long",
         "store/inserting.py",
-        '        if is_ours:\n            _set_lock_timeout(connection, lock_timeout(wait))\n',
+        "        if is_ours:\n            _set_lock_timeout(connection, lock_timeout(wait))\n",
         "        if is_ours:\n",
         ("races/test_names.py",),
     ),
@@ -32,14 +32,7 @@ CHANGES = (
         "store/short_ways.py",
         "not_(LABELS_ARE_PAUSED.element), ",
         "",
-        ("store/test_short_ways.py::test_the_first_work_under_a_name_that_is_paused_is_held",),
-    ),
-    Mutant(
-        "that a connection which goes back to the pool begins transactions again",
-        "postgresql.py",
-        "    if dbapi.autocommit:\n        dbapi.autocommit = False\n",
-        "",
-        ("store/test_sentences.py::test_what_goes_back_to_the_pool_begins_transactions_again",),
+        ("races/test_pause.py::test_the_first_work_under_a_name_that_is_paused_is_held",),
     ),
     Mutant(
         "the lock of a work that gets children",

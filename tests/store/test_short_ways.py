@@ -13,10 +13,9 @@ from sqlalchemy.exc import DBAPIError
 
 from celery_workmanager.errors import UniqueNameBusy
 from celery_workmanager.outcome import Ending
-from celery_workmanager.pauses import PauseKind, PauseTarget
 from celery_workmanager.planning import Step
 from celery_workmanager.requests import OneTimeWorkRequest
-from celery_workmanager.store import Store, pausing
+from celery_workmanager.store import Store
 from celery_workmanager.tables import NAME_LENGTH, work
 from celery_workmanager.work import State
 from tests import services
@@ -28,9 +27,7 @@ from tests.stores import (
     enqueue,
     holding,
     info,
-    is_blocked,
     job,
-    meanwhile,
     put,
     put_named,
     row,
@@ -198,34 +195,6 @@ def test_an_id_that_is_there_is_skipped_under_a_new_name_too(store: Store):
     done = put_named(store, "order", KEEP, "a")
     assert (done.works, done.skipped) == ((), ("a",))
     assert (states(store), rows_of(store, "member")) == ({"a": "ENQUEUED"}, 1)
-
-
-def test_the_first_work_under_a_name_that_is_paused_is_held(store: Store):
-    """Names may be paused before anybody has used them."""
-    pausing.pause(store, PauseTarget(PauseKind.NAME, "order"))
-    put_named(store, "order", KEEP, "a")
-    put_named(store, "other", KEEP, "b")
-    assert [row(store, each).held for each in ("a", "b")] == [1, None]
-
-
-@pytest.mark.postgresql
-def test_a_pause_waits_for_the_first_work_under_a_name_that_could_not_see_it(postgresql: Store):
-    """It is one statement, which sees one moment: it began before the pause, and waits for the name."""
-    other, third = twin(postgresql), twin(postgresql)
-    with holding(postgresql) as connection:
-        connection.execute(text("INSERT INTO workmanager_name VALUES ('order')"))
-        with meanwhile(lambda: put_named(other, "order", KEEP, "a")) as enqueued:
-            wait_until(lambda: is_blocked(postgresql))
-            with meanwhile(lambda: pausing.pause(third, PauseTarget(PauseKind.NAME, "order"))) as pause:
-                wait_until(lambda: pausing.paused(postgresql))
-                assert not pause.done()
-                connection.rollback()
-                assert pause.result(timeout=30) is True
-            assert len(enqueued.result(timeout=30).works) == 1
-    assert row(postgresql, "a").held == 1
-    assert take(postgresql) == []
-    other.close()
-    third.close()
 
 
 # -- the end of a run ------------------------------------------------------------------------------------------------
