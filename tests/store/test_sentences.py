@@ -200,11 +200,12 @@ def test_what_goes_back_to_the_pool_begins_transactions_again(postgresql: Store)
     assert rows_of(postgresql, "name") == 1  # what the failing one wrote was a transaction of its own
 
 
-def test_a_connection_that_is_lost_at_work_says_so_and_is_replaced(server: Store):
+@pytest.mark.parametrize("opened", ["plain", "transaction"])
+def test_a_connection_that_is_lost_at_work_says_so_and_is_replaced(server: Store, opened: str):
     url = server.database.url.render_as_string(hide_password=False)
 
     def is_thrown_out() -> None:
-        with server.database.plain() as connection:
+        with getattr(server.database, opened)() as connection:
             services.throw_out(str(server.database.url.database), url)
             short_ways._HELD_OF_NAME.say(connection, {"name": "n"})
 
