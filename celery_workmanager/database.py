@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, Select, create_engine, event, text
+from sqlalchemy import URL, Connection, Engine, Select, create_engine, text
 from sqlalchemy.exc import DBAPIError, TimeoutError  # noqa: A004 - of its pool of connections
-from sqlalchemy.pool import StaticPool
 
-from celery_workmanager import mysql, news, postgresql, store_url
+from celery_workmanager import mysql, news, postgresql, sqlite, store_url
 from celery_workmanager.errors import (
     StatementTooLarge,
     StoreBusy,
@@ -28,7 +25,7 @@ from celery_workmanager.errors import (
 )
 from celery_workmanager.events import Listener
 from celery_workmanager.fork_gate import FORK_GATE
-from celery_workmanager.green import PatientConnection, is_green
+from celery_workmanager.kept import MOST, Kept
 from celery_workmanager.migrations import HEAD
 
 T = TypeVar("T")
@@ -36,8 +33,6 @@ T = TypeVar("T")
 _TRIES = 8
 #: Seconds after which a server takes back a transaction of ours in which nothing happens.
 IDLE_AT_MOST = 10
-#: Execution option that keeps a connection of ours out of any transaction.
-_PLAIN = "workmanager_plain"
 #: PostgreSQL: serialization failure, deadlock. MariaDB: deadlock, record changed since last read.
 _RETRYABLE_STATES = {"40001", "40P01"}
 _RETRYABLE_CODES = {1213, 1020}
@@ -82,8 +77,8 @@ class Database:
         self.dialect = self.url.get_backend_name()
         self.is_sqlite = self.dialect == "sqlite"
         self.is_mysql = self.dialect in mysql.DIALECTS
-        self.in_memory = self.is_sqlite and self.url.database in (None, "", ":memory:")
-        self._engines: dict[bool, Engine] = {}
+        self.in_memory = self.is_sqlite and sqlite.is_in_memory(self.url)
+        self._kept: dict[bool, Kept] = {}
         self._pid = os.getpid()
         self._opening = threading.Lock()
         # One connection serves every thread of an in-memory store, so transactions take turns.
@@ -116,28 +111,39 @@ class Database:
 
     def engine(self, *, relaxed: bool = False) -> Engine:
         """The engine of this process; `relaxed` commits may be lost in a power cut (claims: they just run again)."""
+        return self._connections(relaxed=relaxed).engine
+
+    def _connections(self, *, relaxed: bool) -> Kept:
         relaxed = relaxed and not self.in_memory
         if self._pid != os.getpid():
             self._forget_parents_connections()
-        engine = self._engines.get(relaxed)
-        if engine is None:
+        kept = self._kept.get(relaxed)
+        if kept is None:
             with self._opening:
-                engine = self._engines.get(relaxed) or self._open(relaxed=relaxed)
-                self._engines[relaxed] = engine
-        return engine
+                kept = self._kept.get(relaxed) or self._keep(self._open(relaxed=relaxed))
+                self._kept[relaxed] = kept
+        return kept
+
+    def _keep(self, engine: Engine) -> Kept:
+        if self.dialect == "postgresql":
+            return Kept(engine, postgresql.prepare, postgresql.is_alive)
+        if self.is_sqlite:
+            return Kept(engine, sqlite.prepare, most=0 if self.in_memory else MOST)
+        # Of others nobody can see whether they still live: the pool asks each before it is used.
+        return Kept(engine, most=0)
 
     def _forget_parents_connections(self) -> None:
         # Sockets and files of the parent must be neither used nor closed here; locks may have been held at the fork.
-        for engine in self._engines.values():
-            engine.dispose(close=False)
-        self._engines = {}
+        for kept in self._kept.values():
+            kept.forget()
+        self._kept = {}
         self._opening = threading.Lock()
         self._turn = threading.RLock() if self.in_memory else nullcontext()
         self._pid = os.getpid()
 
     def _open(self, *, relaxed: bool) -> Engine:
         if self.is_sqlite:
-            return _open_sqlite(self, relaxed=relaxed)
+            return sqlite.open_engine(self.url, lock_wait=self.lock_wait, relaxed=relaxed)
         if self.is_mysql:
             # It makes no difference between durable and other commits; `plain` connections are those of this engine.
             return mysql.open_engine(self.url, lock_wait=self.lock_wait, autocommit=relaxed, idle=IDLE_AT_MOST)
@@ -157,22 +163,25 @@ class Database:
             return
         # Elsewhere there is no way to be relaxed but to have no transaction.
         relaxed = relaxed and self.dialect in ("sqlite", "postgresql")
-        with self._turn, self._gate, self._explained(), self.engine(relaxed=relaxed).begin() as own:
+        with self._turn, self._gate, self._explained(), self._begun(relaxed=relaxed) as own:
             yield own
 
     @contextmanager
     def plain(self, *, relaxed: bool = False) -> Iterator[Connection]:
         """A connection on which each statement is a transaction of its own, or might be: for reading."""
         with self._turn, self._gate, self._explained():
-            engine = self.engine(relaxed=relaxed or self.is_mysql)
             if self.route.is_shared:
                 # What the statements need to have set holds in a transaction only.
-                with engine.begin() as connection:
+                with self._begun(relaxed=relaxed) as connection:
                     yield connection
                 return
-            option = {_PLAIN: True} if self.is_sqlite or self.is_mysql else {"isolation_level": "AUTOCOMMIT"}
-            with engine.connect().execution_options(**option) as connection:
+            with self._connections(relaxed=relaxed or self.is_mysql).lent(plain=True) as connection:
                 yield connection
+
+    @contextmanager
+    def _begun(self, *, relaxed: bool) -> Iterator[Connection]:
+        with self._connections(relaxed=relaxed).lent(plain=False) as connection, connection.begin():
+            yield connection
 
     def run(self, work: Callable[[Connection], T], connection: Connection | None = None, *, relaxed: bool = False) -> T:
         """Run `work` in one transaction; on our own connection a conflict with another writer is tried again."""
@@ -234,9 +243,12 @@ class Database:
 
     def close(self) -> None:
         """Close the connections of this process."""
-        for engine in self._engines.values():
-            engine.dispose(close=self._pid == os.getpid())
-        self._engines = {}
+        for kept in self._kept.values():
+            if self._pid == os.getpid():
+                kept.close()
+            else:
+                kept.forget()
+        self._kept = {}
 
 
 def _tried(run: Callable[[], T]) -> T:
@@ -249,55 +261,6 @@ def _tried(run: Callable[[], T]) -> T:
                 raise
             time.sleep(random.uniform(0, 0.005 * 2**attempt))  # noqa: S311 - jitter
     raise AssertionError  # pragma: no cover
-
-
-def _open_sqlite(database: Database, *, relaxed: bool) -> Engine:
-    options: dict[str, Any] = {
-        "connect_args": {"timeout": database.lock_wait, "check_same_thread": False},
-        "hide_parameters": True,
-    }
-    if is_green():
-        options["connect_args"]["factory"] = PatientConnection
-    if database.in_memory:
-        options["poolclass"] = StaticPool
-    elif database.url.database:
-        try:
-            Path(database.url.database).expanduser().parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreUnavailable(database.shown_url, error) from error
-    engine = create_engine(database.url, **options)
-
-    def prepare(dbapi: Any, _record: Any) -> None:
-        dbapi.isolation_level = None  # transactions begin where we say so, not where the driver guesses
-        if not database.in_memory:
-            _use_wal(dbapi, patience=database.lock_wait)
-            # FULL flushes each commit (NORMAL would lose the last ones in a power cut).
-            dbapi.execute(f"PRAGMA synchronous={'NORMAL' if relaxed else 'FULL'}")
-
-    event.listen(engine, "connect", prepare)
-    event.listen(engine, "begin", _begin_immediate)
-    return engine
-
-
-def _use_wal(dbapi: Any, *, patience: float) -> None:
-    # Two that make the same new file a WAL one are told "locked" at once: SQLite asks no busy handler for this change
-    # (https://sqlite.org/c3ref/busy_handler.html), so the wait is ours.
-    until = time.monotonic() + patience
-    while True:
-        try:
-            dbapi.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > until:
-                raise
-            time.sleep(0.01)
-        else:
-            return
-
-
-def _begin_immediate(connection: Connection) -> None:
-    # A transaction that reads first and writes later could not be granted the write lock any more.
-    if not connection.get_execution_options().get(_PLAIN):
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 _TIME = {

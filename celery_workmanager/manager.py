@@ -28,7 +28,7 @@ from celery_workmanager.periods import fitted
 from celery_workmanager.planning import Step
 from celery_workmanager.policies import ExistingPeriodicWorkPolicy, ExistingWorkPolicy, UpdateResult
 from celery_workmanager.query import WorkQuery
-from celery_workmanager.requests import WorkRequest, one_time
+from celery_workmanager.requests import OneTimeWorkRequest, WorkRequest, one_time
 from celery_workmanager.settings import Settings
 from celery_workmanager.store import Store, pausing
 from celery_workmanager.timing import as_datetime
@@ -93,6 +93,9 @@ class Manager(Enqueuer):
         self, name: str, policy: ExistingWorkPolicy, requests: Requests, connection: Any = None
     ) -> Operation:
         """Store works under a unique name, as `policy` says of those that carry it. Raises UniqueNameBusy."""
+        if type(requests) is OneTimeWorkRequest:  # most often, and a chain of one takes its time
+            step = Step((requests,), name=_checked_name(name, policy), policy=policy)
+            return self._enqueue_steps([self._checked(step)], connection)
         return self.begin_unique_work(name, policy, requests).enqueue(connection)
 
     def enqueue_unique_periodic_work(
@@ -121,9 +124,7 @@ class Manager(Enqueuer):
 
     def begin_unique_work(self, name: str, policy: ExistingWorkPolicy, requests: Requests) -> WorkContinuation:
         """Begin a chain with a unique name; the policy is applied to its first step."""
-        if not isinstance(policy, ExistingWorkPolicy):
-            raise InvalidRequest("policy", "an ExistingWorkPolicy", policy)
-        unique = check_text("unique name", name)
+        unique = _checked_name(name, policy)
         if _is_signature(requests):
             return self.continuation_of(requests, unique, policy)
         return WorkContinuation(one_time(requests), self, name=unique, policy=policy)
@@ -377,6 +378,12 @@ class Manager(Enqueuer):
     ) -> AsyncIterator[list[WorkInfo]]:
         """`observe_work_infos` as an async iterator."""
         return async_changes(self.store, watch_list(self.store, query), after)
+
+
+def _checked_name(name: str, policy: ExistingWorkPolicy) -> str:
+    if not isinstance(policy, ExistingWorkPolicy):
+        raise InvalidRequest("policy", "an ExistingWorkPolicy", policy)
+    return check_text("unique name", name)
 
 
 def _is_signature(requests: Any) -> TypeGuard[Mapping[str, Any]]:

@@ -8,11 +8,12 @@ prepared statement, nothing listened to.
 from __future__ import annotations
 
 import select
-from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import InvalidatePoolError
+
+from celery_workmanager.sentences import OURS
 
 #: What a session of ours has set, whoever is asked for it.
 _SETTINGS = {
@@ -106,19 +107,36 @@ def _reach(url: URL) -> dict[str, Any]:
     return {key: value for key, value in patience.items() if key not in url.query}
 
 
+def prepare(connection: Connection, is_plain: bool) -> None:
+    """Get a connection of ours ready for a transaction or, `is_plain`, for statements that are one each."""
+    if OURS not in connection.get_execution_options():
+        connection.execution_options(**{OURS: True})
+    # Past SQLAlchemy, which would take note of each change, and undo them all one day.
+    driver: Any = connection.connection.driver_connection
+    if driver.autocommit is not is_plain:
+        driver.autocommit = is_plain
+
+
+def is_alive(connection: Connection) -> bool:
+    """Whether one that was at rest can be used: the server hasn't closed it, as far as one can see."""
+    return not connection.closed and not connection.invalidated and _is_quiet(connection.connection.driver_connection)
+
+
 def _look_after(dbapi: Any, _record: Any, _proxy: Any) -> None:
     """Have a connection replaced that the server has closed, before anything is said on it.
 
     A question to the server would cost as much as the statement that follows. Who closes a connection, or vanishes (the
     kernel asks, see `_reach`), leaves something to be read; only then the server is asked.
     """
-    if _is_quiet(dbapi):
-        return
-    with suppress(Exception):
-        dbapi.execute("SELECT 1")
-        dbapi.rollback()
-        return
-    raise InvalidatePoolError
+    if not _is_quiet(dbapi):
+        try:
+            dbapi.execute("SELECT 1")
+            dbapi.rollback()
+        except Exception:  # noqa: BLE001 - whatever the driver raises for a connection that is closed
+            raise InvalidatePoolError from None
+    # Whoever gives one back leaves it as it was used, see `prepare`.
+    if dbapi.autocommit:
+        dbapi.autocommit = False
 
 
 def _is_quiet(dbapi: Any) -> bool:

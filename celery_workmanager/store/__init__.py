@@ -64,10 +64,20 @@ class Store(TakingStore):
 
     def _enqueue_quickly(self, steps: Sequence[Step], queue_of: Callable[[WorkRequest], str]) -> Insertion | None:
         """Store what is one statement, and answer where KEEP stores nothing; ``None``: it takes a transaction."""
-        if (request := short_ways.single_of(steps)) is not None:
-            facts = (queue_of(request), self.clock.now(), self.terms)
-            return self._write_single(lambda conn: short_ways.enqueue_single(conn, request, *facts))
-        return self._read(lambda conn: short_ways.kept(conn, steps)) if short_ways.may_be_kept(steps) else None
+        if (single := short_ways.single_of(steps)) is not None:
+            facts = (queue_of(single), self.clock.now(), self.terms)
+            return self._write_single(lambda conn: short_ways.enqueue_single(conn, single, *facts))
+        if not short_ways.may_be_kept(steps):
+            return None
+        held = self._read(lambda conn: short_ways.look_at(conn, steps))
+        if (kept := short_ways.kept(steps, held)) is not None:
+            return kept
+        fresh = short_ways.fresh_of(steps, held) if self.database.dialect == "postgresql" else None
+        return None if fresh is None else self._enqueue_fresh(fresh, str(steps[0].name), queue_of(fresh))
+
+    def _enqueue_fresh(self, request: WorkRequest, unique: str, queue: str) -> Insertion | None:
+        facts = (queue, self.clock.now(), self.terms, self._name_wait)
+        return self._write_single(lambda conn: short_ways.enqueue_fresh(conn, request, unique, *facts))
 
     def _enqueue(
         self,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, exists, insert, select, text, update
+from sqlalchemy import Connection, Text, bindparam, exists, func, insert, select, text, update
 
 from celery_workmanager.bell import RING, ring
 from celery_workmanager.database import is_lock_timeout, is_mysql, locking
@@ -17,6 +17,7 @@ from celery_workmanager.lifecycle import UNFINISHED
 from celery_workmanager.news import note
 from celery_workmanager.planning import Insertion, Member, NamePlan, NewWork, Step, plan_insertion, plan_name
 from celery_workmanager.requests import WorkRequest
+from celery_workmanager.sentences import Sentence
 from celery_workmanager.store.cancelling import cancel_with_descendants
 from celery_workmanager.store.deleting import chunks, delete_works
 from celery_workmanager.store.graph import lock_works
@@ -38,9 +39,12 @@ _MEMBERS = (
         (~exists().where(edge.c.parent == work.c.id)).label("is_leaf"),
     )
     .join(member, member.c.work == work.c.id)
-    .where(member.c.name.in_(bindparam("names", expanding=True)))
     .order_by(work.c.id)
 )
+_OF_NAMES = _MEMBERS.where(member.c.name.in_(bindparam("names", expanding=True)))
+_OF_NAME = _MEMBERS.where(member.c.name == bindparam("name"))
+#: Most enqueues have one name: locked, where there are locks of rows.
+_OF_NAME_ALONE = {True: Sentence(_OF_NAME.with_for_update(of=work)), False: Sentence(_OF_NAME)}
 # By text first, then by what it means.
 _WITH_TRIGGERS = select(work.c.options).where(
     work.c.state.in_([int(state) for state in UNFINISHED]), work.c.options.contains("content_uri_triggers")
@@ -123,39 +127,60 @@ def _plan_names(
 def _members(connection: Connection, names: Sequence[str]) -> dict[str, list[Member]]:
     """The works of each name, locked in the order of their ids."""
     found: dict[str, list[Member]] = {each: [] for each in names}
-    for some in chunks(names):
-        for row in connection.execute(locking(_MEMBERS, connection, of=work), {"names": some}):
-            its = Member(row.id, State(row.state), bool(row.is_leaf), row.period_at is not None)
-            found[row.name].append(its)
+    for name_of, work_id, state, period_at, is_leaf in _member_rows(connection, names):
+        found[name_of].append(Member(work_id, State(state), bool(is_leaf), period_at is not None))
     return found
+
+
+def _member_rows(connection: Connection, names: Sequence[str]) -> Iterator[Sequence[Any]]:
+    if len(names) == 1:
+        alone = _OF_NAME_ALONE[connection.dialect.name != "sqlite"]
+        yield from alone.say(connection, {"name": names[0]})
+        return
+    for some in chunks(names):
+        yield from connection.execute(locking(_OF_NAMES, connection, of=work), {"names": some})
 
 
 @contextmanager
 def _bounded_wait(connection: Connection, names: list[str], wait: float, *, is_ours: bool) -> Iterator[None]:
     """Wait at most `wait` seconds for names that others hold; then UniqueNameBusy, and nothing is written."""
-    is_postgresql = connection.dialect.name == "postgresql"
-    try:
-        if not is_postgresql:
+    with busy_names(names, wait):
+        if connection.dialect.name != "postgresql":
             yield
             return
         if is_ours:
-            _set_lock_timeout(connection, f"{round(wait * 1000)}ms")
+            _set_lock_timeout(connection, lock_timeout(wait))
             yield
             return
         before = connection.execute(text("SELECT current_setting('lock_timeout')")).scalar_one()
         # A savepoint, so that giving up does not spoil the caller's transaction.
         with connection.begin_nested():
-            _set_lock_timeout(connection, f"{round(wait * 1000)}ms")
+            _set_lock_timeout(connection, lock_timeout(wait))
             yield
             _set_lock_timeout(connection, before)
+
+
+@contextmanager
+def busy_names(names: Sequence[str], wait: float) -> Iterator[None]:
+    """Raise UniqueNameBusy for what has waited too long."""
+    try:
+        yield
     except Exception as error:
         if is_lock_timeout(error):
             raise UniqueNameBusy(", ".join(names), wait) from error
         raise
 
 
+def lock_timeout(wait: float) -> str:
+    """PostgreSQL's setting for `wait` seconds."""
+    return f"{round(wait * 1000)}ms"
+
+
+_SET_LOCK_TIMEOUT = Sentence(select(func.set_config("lock_timeout", bindparam("value", type_=Text), True)))
+
+
 def _set_lock_timeout(connection: Connection, value: str) -> None:
-    connection.execute(text("SELECT set_config('lock_timeout', :value, true)"), {"value": value})
+    _SET_LOCK_TIMEOUT.say(connection, {"value": value})
 
 
 def _existing(connection: Connection, steps: Sequence[Step]) -> dict[str, State]:
@@ -219,12 +244,13 @@ def once_each(queue_of: Callable[[WorkRequest], str]) -> Callable[[WorkRequest],
     return remembered
 
 
-_INSERT = insert(work)
+_INSERT_ONE = insert(work)
+_INSERT = Sentence(_INSERT_ONE)
 #: Sees the marks of whoever was committed before it, and so before the labels that were written earlier were seen.
-_INSERT_AND_ASK = _INSERT.returning(LABELS_ARE_PAUSED)
+_INSERT_AND_ASK = Sentence(_INSERT_ONE.returning(LABELS_ARE_PAUSED))
 #: On PostgreSQL: the bell of a single work is a part of its insert.
-_INSERT_AND_RING = _INSERT.returning(RING)
-_INSERT_ASK_AND_RING = _INSERT.returning(LABELS_ARE_PAUSED, RING)
+_INSERT_AND_RING = Sentence(_INSERT_ONE.returning(RING))
+_INSERT_ASK_AND_RING = Sentence(_INSERT_ONE.returning(LABELS_ARE_PAUSED, RING))
 _ASK = select(LABELS_ARE_PAUSED)
 
 
@@ -247,12 +273,12 @@ def insert_row(connection: Connection, row: dict[str, Any], *, has_labels: bool)
     """The same for one work."""
     rings = connection.dialect.name == "postgresql"
     if not has_labels:
-        connection.execute(_INSERT_AND_RING if rings else _INSERT, row)
+        (_INSERT_AND_RING if rings else _INSERT).say(connection, row)
         return False
     if is_mysql(connection):
-        connection.execute(_INSERT, row)
+        _INSERT.say(connection, row)
         return bool(connection.execute(_ASK).scalar_one())
-    return bool(connection.execute(_INSERT_ASK_AND_RING if rings else _INSERT_AND_ASK, row).first()[0])  # type: ignore[index]
+    return bool((_INSERT_ASK_AND_RING if rings else _INSERT_AND_ASK).say(connection, row)[0][0])
 
 
 #: What is told of a new work, by the state it begins in.

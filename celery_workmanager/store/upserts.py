@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, String, Text, bindparam, insert, select
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
+from celery_workmanager.sentences import Sentence
 from celery_workmanager.store import lists
 
 #: Fewer rows than these are not worth a statement of their own shape.
@@ -20,7 +21,10 @@ _AT_ONCE = 1000
 
 def insert_or_ignore(table: Any, connection: Connection) -> Any:
     """An INSERT for `table` that passes over rows whose key exists."""
-    dialect = connection.dialect.name
+    return _insert_or_ignore(table, connection.dialect.name)
+
+
+def _insert_or_ignore(table: Any, dialect: str) -> Any:
     if dialect in ("mysql", "mariadb"):
         return mysql.insert(table).prefix_with("IGNORE")
     module = postgresql if dialect == "postgresql" else sqlite
@@ -57,9 +61,12 @@ def insert_many(
     connection: Connection, table: Any, rows: Sequence[Mapping[str, Any]], meeting: Meeting = Meeting.REFUSED
 ) -> None:
     """Insert `rows`, which have the same columns, in their order."""
+    if len(rows) == 1:
+        _of_row(table, connection.dialect.name, meeting).say(connection, rows[0])
+        return
     if connection.dialect.name != "postgresql" or len(rows) < _FEW:
         if rows:
-            connection.execute(_of_rows(table, connection, meeting), rows)
+            connection.execute(_of_rows(table, connection.dialect.name, meeting), rows)
         return
     first, *others = rows[0]
     for start in range(0, len(rows), _AT_ONCE):
@@ -77,16 +84,25 @@ def insert_many(
         connection.execute(_of_columns(table, tuple(given), tuple(same), meeting), given)
 
 
-def _of_rows(table: Any, connection: Connection, meeting: Meeting) -> Any:
+@cache
+def _of_row(table: Any, dialect: str, meeting: Meeting) -> Sentence:
+    return Sentence(_of_rows(table, dialect, meeting))
+
+
+def _of_rows(table: Any, dialect: str, meeting: Meeting) -> Any:
     if meeting is Meeting.IGNORED:
-        return insert_or_ignore(table, connection)
-    return insert(table) if meeting is Meeting.REFUSED else upsert(table, connection, *table.primary_key.columns.keys())
+        return _insert_or_ignore(table, dialect)
+    return (
+        insert(table)
+        if meeting is Meeting.REFUSED
+        else _upsert(table, dialect, tuple(table.primary_key.columns.keys()))
+    )
 
 
 @lru_cache(maxsize=256)
 def _of_columns(table: Any, names: tuple[str, ...], same: tuple[str, ...], meeting: Meeting) -> Any:
     """An INSERT for any number of rows on PostgreSQL: a parameter is a column's list, or the value of all its rows."""
-    kinds = {name: _plain_type(table.c[name].type) for name in names}
+    kinds = {name: plain_type(table.c[name].type) for name in names}
     given = lists.table_of({name: kind for name, kind in kinds.items() if name not in same})
     chosen = (bindparam(name, type_=kinds[name]) if name in same else given.c[name] for name in names)
     statement = postgresql.insert(table).from_select(list(names), select(*chosen))
@@ -99,6 +115,7 @@ def _of_columns(table: Any, names: tuple[str, ...], same: tuple[str, ...], meeti
     return statement
 
 
-def _plain_type(kind: Any) -> Any:
+def plain_type(kind: Any) -> Any:
+    """The type of a parameter for a column of this type, on PostgreSQL."""
     # A cast to VARCHAR(n) would cut what is too long; an INSERT refuses it.
     return Text if isinstance(kind, String) else type(kind)

@@ -23,9 +23,16 @@ CHANGES = (
     Mutant(
         "that a held name is waited for only so long",
         "store/inserting.py",
-        '        if is_ours:\n            _set_lock_timeout(connection, f"{round(wait * 1000)}ms")\n',
+        "        if is_ours:\n            _set_lock_timeout(connection, lock_timeout(wait))\n",
         "        if is_ours:\n",
         ("races/test_names.py",),
+    ),
+    Mutant(
+        "the pauses, for the first work under a name",
+        "store/short_ways.py",
+        "not_(LABELS_ARE_PAUSED.element), ",
+        "",
+        ("races/test_pause.py::test_the_first_work_under_a_name_that_is_paused_is_held",),
     ),
     Mutant(
         "the lock of a work that gets children",

@@ -22,6 +22,7 @@ from celery_workmanager.timing import SECOND
 from tests.stores import (
     APPEND,
     HOUR,
+    KEEP,
     QUEUE,
     WORKER,
     end,
@@ -111,6 +112,34 @@ def test_the_pause_waits_for_an_enqueue_that_could_not_see_it(server: Store, tar
     assert info(server, "a").paused
     users.dispose()
     other.close()
+
+
+def test_the_first_work_under_a_name_that_is_paused_is_held(store: Store):
+    """Names may be paused before anybody has used them."""
+    pausing.pause(store, NAME)
+    put_named(store, "import", KEEP, "a")
+    put_named(store, "other", KEEP, "b")
+    assert [row(store, each).held for each in ("a", "b")] == [1, None]
+
+
+@pytest.mark.postgresql
+def test_a_pause_waits_for_the_first_work_under_a_name_that_could_not_see_it(postgresql: Store):
+    """It is one statement, which sees one moment: it began before the pause, and waits for the name."""
+    other, third = twin(postgresql), twin(postgresql)
+    with holding(postgresql) as connection:
+        connection.execute(text("INSERT INTO workmanager_name VALUES ('import')"))
+        with meanwhile(lambda: put_named(other, "import", KEEP, "a")) as enqueued:
+            wait_until(lambda: is_blocked(postgresql))
+            with meanwhile(lambda: pausing.pause(third, NAME)) as pause:
+                wait_until(lambda: pausing.paused(postgresql))
+                assert not pause.done()
+                connection.rollback()
+                assert pause.result(timeout=30) is True
+            assert len(enqueued.result(timeout=30).works) == 1
+    assert row(postgresql, "a").held == 1
+    assert take(postgresql) == []
+    other.close()
+    third.close()
 
 
 @HELD

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import event, select, text
 from sqlalchemy.exc import DBAPIError
 
+from celery_workmanager.errors import UniqueNameBusy
 from celery_workmanager.outcome import Ending
 from celery_workmanager.planning import Step
 from celery_workmanager.requests import OneTimeWorkRequest
@@ -39,6 +40,8 @@ from tests.stores import (
     succeed,
     take,
     take_one,
+    together,
+    twin,
     wait_until,
 )
 
@@ -148,6 +151,50 @@ def test_of_several_names_all_must_be_in_use(store: Store):
     both = [Step((job("b"),), name="one"), Step((job("c"),), name="two")]
     assert [each.request.id for each in enqueue(store, *both).works] == ["c"]
     assert enqueue(store, *both).works == ()
+
+
+# -- the first work under a name -----------------------------------------------------------------------------------
+
+
+@pytest.mark.postgresql
+def test_the_first_work_under_a_name_is_a_question_and_a_statement(postgresql: Store):
+    put(postgresql, "warm-up")
+    with said(postgresql) as statements:
+        done = put_named(postgresql, "order", KEEP, job("a", initial_delay=60, deadline=70, input={"n": 1}))
+    assert statements == ["SELECT", "WITH"]
+    assert [(each.request.id, each.name) for each in done.works] == [("a", "order")]
+    put_named(postgresql, "other", APPEND, job("b", initial_delay=60, deadline=70, input={"n": 1}))
+    assert row(postgresql, "a")._asdict() == row(postgresql, "b")._asdict() | {"id": "a"}
+    assert (rows_of(postgresql, "name"), rows_of(postgresql, "member")) == (2, 2)
+    assert put_named(postgresql, "order", KEEP, "c").skipped == ("c",)
+
+
+def test_of_many_that_are_the_first_under_a_name_one_is(store: Store):
+    stores = [store, *(twin(store) for _ in range(3))]
+    for unique in "abcde":
+        calls = [lambda own=own, unique=unique: put_named(own, unique, KEEP, job()) for own in stores]
+        assert sorted(len(done.works) for done in together(*calls)) == [0, 0, 0, 1]
+    assert len(states(store)) == 5
+    for each in stores[1:]:
+        each.close()
+
+
+def test_the_first_work_under_a_name_waits_in_bounds_for_another_one(server: Store):
+    impatient = twin(server, name_wait=0.2)
+    with holding(server) as connection:
+        put_named(server, "order", KEEP, "a", connection=connection)
+        with pytest.raises(UniqueNameBusy, match="order"):
+            put_named(impatient, "order", KEEP, "b")
+        connection.commit()
+    assert put_named(impatient, "order", KEEP, "b").skipped == ("b",)
+    impatient.close()
+
+
+def test_an_id_that_is_there_is_skipped_under_a_new_name_too(store: Store):
+    put(store, "a")
+    done = put_named(store, "order", KEEP, "a")
+    assert (done.works, done.skipped) == ((), ("a",))
+    assert (states(store), rows_of(store, "member")) == ({"a": "ENQUEUED"}, 1)
 
 
 # -- the end of a run ------------------------------------------------------------------------------------------------
