@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Executable
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
 #: Execution option of connections on which nobody but us says anything, and which are begun and ended by us.
 OURS = "workmanager_ours"
@@ -33,21 +33,36 @@ class Sentence:
         if not _is_unheard(connection):
             result = connection.execute(self._statement, values)
             return result.all() if result.returns_rows else ()
+        spoken = self._in_words_of(connection, values)
+        return _said(connection, spoken.text, spoken.parameters(values))
+
+    def say_each(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+        """Execute it, which returns nothing, for each of `rows`, whose values have the same names. Raises DBAPIError."""
+        if not _is_unheard(connection):
+            connection.execute(self._statement, rows)
+            return
+        spoken = self._in_words_of(connection, rows[0])
+        _said(connection, spoken.text, list(map(spoken.parameters, rows)), many=True)
+
+    def _in_words_of(self, connection: Connection, values: Mapping[str, Any]) -> _Spoken:
         key = (connection.dialect.name, *values)
         spoken = self._spoken.get(key)
         if spoken is None:
             spoken = self._spoken[key] = _Spoken(self._statement, connection, values)
-        return _said(connection, spoken.text, spoken.parameters(values))
+        return spoken
 
 
 class _Spoken:
     """A statement in the words of one dialect, for values of these names."""
 
     def __init__(self, statement: Any, connection: Connection, values: Mapping[str, Any]) -> None:
-        compiled = statement.compile(dialect=connection.dialect, column_keys=list(values))
+        # A list that stands in the statement itself is rendered; one among the values would be missing.
+        spelt = {"render_postcompile": True}
+        try:
+            compiled = statement.compile(dialect=connection.dialect, column_keys=list(values), compile_kwargs=spelt)
+        except InvalidRequestError as error:
+            raise TypeError(f"expected a statement without lists, got: {statement}") from error
         self.text = str(compiled)
-        if "[POSTCOMPILE" in self.text:
-            raise TypeError(f"expected a statement without lists, got: {self.text}")
         self._order = tuple(compiled.positiontup) if compiled.positional else None
         # Values that stand in the statement itself.
         self._own = {name: value for name, value in compiled.params.items() if name not in values}
@@ -72,11 +87,11 @@ def _is_unheard(connection: Connection) -> bool:
     return not (told.before_cursor_execute or told.after_cursor_execute or told.before_execute or told.after_execute)
 
 
-def _said(connection: Connection, words: str, parameters: Any) -> Sequence[Sequence[Any]]:
+def _said(connection: Connection, words: str, parameters: Any, *, many: bool = False) -> Sequence[Sequence[Any]]:
     raw, driver = connection.connection, connection.dialect.loaded_dbapi
     cursor = raw.cursor()
     try:
-        cursor.execute(words, parameters)
+        (cursor.executemany if many else cursor.execute)(words, parameters)
         return cursor.fetchall() if cursor.description else ()
     except driver.Error as error:
         is_lost = connection.dialect.is_disconnect(error, raw, cursor)

@@ -1,8 +1,8 @@
 """Changes of many works, each with parameters of its own: on MySQL and MariaDB one statement, not one a work.
 
 There the rows of parameters are one JSON text, which the server takes for a table and joins with the works: a sixth of
-the cost of a statement a work. SQLite's driver is given the rows as it wants them, which SQLAlchemy would make of each
-of them anew: that was half of the cost of an end. PostgreSQL has a better way (`store.lists`).
+the cost of a statement a work. SQLite's driver is given the rows as it wants them (`sentences`): what SQLAlchemy does
+with each was half of the cost of an end. PostgreSQL has a better way (`store.lists`).
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Connection,
-    Dialect,
     Integer,
     SmallInteger,
     String,
@@ -31,6 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.compiler import compiles
 
 from celery_workmanager.database import is_mysql
+from celery_workmanager.sentences import Sentence
 from celery_workmanager.tables import work
 
 #: The parameters of a row: columns and expressions under their names.
@@ -76,6 +75,7 @@ class Many:
         self.change = change
         #: For one work, or for rows of parameters.
         self.single = change(update(work), {name: bindparam(name, type_=kind()) for name, kind in kinds.items()})
+        self._sentence = Sentence(self.single)
 
     def write(self, connection: Connection, rows: Rows) -> None:
         """Change the works of `rows`, each of which has all the parameters."""
@@ -84,11 +84,8 @@ class Many:
         if is_mysql(connection):
             for some in _together(rows):
                 connection.execute(*(self._joined(some) if len(some) >= _FEW else (self.single, some)))
-        elif connection.dialect.name == "sqlite":
-            text, constants, in_order = _spelt(self, connection.dialect)
-            connection.exec_driver_sql(text, [in_order({**constants, **row}) for row in rows])
         else:
-            connection.execute(self.single, rows)
+            self._sentence.say_each(connection, rows)
 
     def _joined(self, rows: Rows) -> tuple[Update, dict[str, Any]]:
         # Most parameters are the same in all rows of a batch.
@@ -113,14 +110,6 @@ def _joined(many: Many, same: tuple[str, ...]) -> Update:
     given = table.table_valued(*(column(name, kind) for name, kind in kinds.items()), name="given").c
     binds = {name: bindparam(name, type_=many.kinds[name]()) for name in same}
     return many.change(_Joined(work), binds | {name: given[name] for name in kinds})
-
-
-@lru_cache(maxsize=256)
-def _spelt(many: Many, dialect: Dialect) -> tuple[str, dict[str, Any], Callable[[Mapping[str, Any]], Any]]:
-    """For a driver: the statement, the parameters that are the same for all rows, and all of a row's in their order."""
-    compiled: Any = many.single.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
-    constants = {name: value for name, value in compiled.params.items() if name not in many.kinds}
-    return str(compiled), constants, itemgetter(*compiled.positiontup)
 
 
 def _together(rows: Rows) -> Iterator[Rows]:
