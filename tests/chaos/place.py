@@ -21,8 +21,8 @@ from tests import services
 from tests.chaos import history
 from tests.chaos.clocks import Clock, why_no_clock
 from tests.chaos.network import Cable, Detour, elsewhere, why_no_namespace
-from tests.chaos.proxy import Proxy
 from tests.chaos.servers import MariaServer, RabbitServer
+from tests.proxy import Proxy
 from tests.story import story_app
 from tests.story.cluster import running_cluster
 from tests.story.cluster import why_not as why_no_cluster
