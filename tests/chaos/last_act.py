@@ -33,6 +33,12 @@ class LastAct:
 
     def play(self, deaths: int) -> None:
         """Let so many nodes die undisturbed, each worker in turn."""
+        try:
+            self._play(deaths)
+        finally:
+            self._release()  # whatever went wrong, no work is held for ever
+
+    def _play(self, deaths: int) -> None:
         victims: list[StoryWorker] = []
         measured = tries = 0
         while measured < deaths and tries < _TRIES * deaths:

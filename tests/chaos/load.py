@@ -21,7 +21,7 @@ from celery_workmanager import (
     WorkManager,
 )
 from celery_workmanager.errors import StoreBusy, StoreError, UniqueNameBusy
-from tests.chaos.backlog import Backlog
+from tests.chaos.backlog import LIMITED, Backlog
 from tests.chaos.journal import Journal
 
 NAMES = ("north", "south", "east")
@@ -88,7 +88,7 @@ class Load:
         nap = dice.choices(list(_NAPS), list(_NAPS.values()))[0]
         ending = dice.choice(["success"] * 21 + ["failure", "retry", "backoff"])
         if dice.random() < 0.05 and self._backlog.has_room_for_limited:
-            nap, options = 0.05, {"concurrency": _LIMIT, **options}
+            nap, options, tags = 0.05, {"concurrency": _LIMIT, **options}, (*tags, LIMITED)
         if dice.random() < 0.1:
             tags = (*tags, dice.choice(WAVES))
         return OneTimeWorkRequest(
