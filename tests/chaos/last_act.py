@@ -15,8 +15,8 @@ from tests.chaos.runs import Faults
 from tests.story import story_app
 from tests.story.workers import StoryWorker, wait_until
 
-#: For each death that is to be measured: a stall of the machine may spoil some.
-_TRIES = 3
+#: For each death that is to be measured beyond the first: as many more may be spoiled by stalls of the machine.
+_SPARE = 2
 #: Works that are tried until one begins on a node that may die.
 _DRAWS = 60
 #: Where the files are that end works.
@@ -41,7 +41,7 @@ class LastAct:
     def _play(self, deaths: int) -> None:
         victims: list[StoryWorker] = []
         measured = tries = 0
-        while measured < deaths and tries < _TRIES * deaths:
+        while measured < deaths and tries < deaths + _SPARE * (deaths - 1):
             tries += 1
             # Who is far away first: that it is dead is seen by its lease alone.
             victims = victims or list(self._place.far or self._place.workers)
