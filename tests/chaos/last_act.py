@@ -8,7 +8,7 @@ from typing import Any
 
 from celery_workmanager import WorkManager
 from tests.chaos import journal
-from tests.chaos.journal import Fault, Journal, Notes
+from tests.chaos.journal import Journal, Notes
 from tests.chaos.load import Load
 from tests.chaos.place import Place
 from tests.chaos.runs import Faults
@@ -19,6 +19,7 @@ from tests.story.workers import StoryWorker, wait_until
 _SPARE = 2
 #: Works that are tried until one begins on a node that may die.
 _DRAWS = 60
+_DEATH = "worker killed"
 #: Where the files are that end works.
 _RELEASED = "released"
 
@@ -29,6 +30,8 @@ class LastAct:
     def __init__(self, place: Place, auditor: WorkManager, load: Load, notes: Journal) -> None:
         self._place, self._auditor, self._load, self._notes = place, auditor, load, notes
         self._number = 0
+        #: When what a killed node ran began again, by the pid of that node.
+        self._again: dict[int, float] = {}
         (place.folder / _RELEASED).mkdir()
 
     def play(self, deaths: int) -> None:
@@ -40,14 +43,13 @@ class LastAct:
 
     def _play(self, deaths: int) -> None:
         victims: list[StoryWorker] = []
-        measured = tries = 0
-        while measured < deaths and tries < deaths + _SPARE * (deaths - 1):
-            tries += 1
+        most = deaths + _SPARE * (deaths - 1)
+        while len(self._again) < most and self._undisturbed() < deaths:
             # Who is far away first: that it is dead is seen by its lease alone.
             victims = victims or list(self._place.far or self._place.workers)
             victim, work = self._draw(victims)
             victims.remove(victim)
-            measured += self._die(victim, work)
+            self._die(victim, work)
 
     def _draw(self, victims: list[StoryWorker]) -> tuple[StoryWorker, str]:
         """A work that runs, and goes on until it is released, on one of these workers."""
@@ -61,23 +63,29 @@ class LastAct:
             self._release()
         raise AssertionError(f"none of {_DRAWS} works began on {[each.name for each in victims]}")
 
-    def _die(self, victim: StoryWorker, work: str) -> bool:
-        """Whether nothing else happened from a lease before its death until what it ran began again."""
+    def _die(self, victim: StoryWorker, work: str) -> None:
+        """Kill it, and start it again once another node has begun the work."""
         self._await_quiet()
         since, pid, at = (self._place.folder / "runs").stat().st_size, victim.pid, time.monotonic()
         self._notes.write("watched", work=work, pid=pid)
         try:
             victim.end()
-            self._notes.fault("worker killed", pid, at)
+            self._notes.fault(_DEATH, pid, at)
             # A successor on the same machine would see at once that it is dead.
             begun = wait_until(lambda: self._beginning(work, since), self._place.lease + 60, what=f"{work} runs again")
+            self._again[pid] = begun["at"]
         finally:
             self._release()
             victim.start()
         self._place.await_nodes(self._auditor)
+
+    def _undisturbed(self) -> int:
+        """How many deaths had nothing else happen from a lease before until what the node ran began again."""
         notes = self._read()
-        death = next(each for each in reversed(notes.faults) if each.pid == pid)
-        return not self._faults(notes).disturbs(at - self._place.lease, begun["at"], but=death)
+        deaths = [each for each in notes.faults if each.kind == _DEATH and each.pid in self._again]
+        faults = Faults([*notes.faults, *notes.stalls], self._place.lease)
+        lease = self._place.lease
+        return sum(not faults.disturbs(each.at - lease, self._again[each.pid], but=each) for each in deaths)
 
     def _await_quiet(self) -> None:
         """Wait until the last trouble is a lease ago."""
@@ -100,7 +108,3 @@ class LastAct:
 
     def _read(self) -> Notes:
         return journal.read(self._place.folder)
-
-    def _faults(self, notes: Notes) -> Faults:
-        troubles: list[Fault] = [*notes.faults, *notes.stalls]
-        return Faults(troubles, self._place.lease)
