@@ -107,8 +107,9 @@ class Lease:
         self._renew_at = min(self._renew_at, self._clock.monotonic() + SOON)
 
     def _renew(self, now: float) -> None:
-        until = self._clock.now() + round(self._length * SECOND)
         try:
+            self._store.open()  # from then on the clock is the database's: a first lease by a slow one would be over
+            until = self._clock.now() + round(self._length * SECOND)
             if not self.node:
                 self._register(until)
             elif not self._store.renew(self.node, until, self._facts_json()):

@@ -69,6 +69,7 @@ class Timekeeper:
 
     def renew(self) -> None:
         """Give proof of life; a node that was declared lost goes on as a new one. Raises while the store is away."""
+        self._store.open()  # from then on the clock is the database's
         until = self._clock.now() + round(self._settings.lease * SECOND)
         facts = json.dumps(dict(self._facts()))
         if not self.node or not self._store.renew(self.node, until, facts):

@@ -37,8 +37,8 @@ class StoreBase:
         """See once in each process that the schema is there."""
         if self._ready_in != os.getpid():
             schema.ensure(self.database)
-            self._ready_in = os.getpid()
             self.measure_clock()
+            self._ready_in = os.getpid()  # not before: another thread would go on by a clock that isn't set
 
     def close(self) -> None:
         """Close the connections of this process."""

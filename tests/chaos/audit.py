@@ -215,6 +215,10 @@ class Audit:
 
     def _late(self) -> Iterator[str]:
         followed = list(repeats(self.runs))
+        for each, node in self.notes.watched.items():
+            mine = self._runs_of[each]
+            if not mine or mine[-1].node == node:
+                yield f"{each} never began again after its node {node} had been killed"
         for death in self.faults.deaths():
             for first, second in followed:
                 cut_short = first.ended is None or first.ended > death.at

@@ -63,6 +63,8 @@ class Notes:
     errors: Counter[str] = field(default_factory=Counter)
     #: Other calls by their kinds: cancels, updates.
     asked: Counter[str] = field(default_factory=Counter)
+    #: Works that ran on a node when it was killed with nothing else wrong: the pid of that node.
+    watched: dict[str, int] = field(default_factory=dict)
     #: What must not happen, as seen by those who noted it.
     broken: list[str] = field(default_factory=list)
 
@@ -104,22 +106,31 @@ def read(folder: Path) -> Notes:
     for text in path.read_bytes().split(b"\n")[:-1] if path.exists() else ():
         line = json.loads(text)
         match line.pop("event"):
+            case "try" | "kept" | "refused" as what:
+                _told(what, line, notes, calls)
             case "fault":
                 notes.faults.append(Fault(**line))
             case "stall":
                 notes.stalls.append(Fault(**line))
-            case "try":
-                edges = {each: tuple(parents) for each, parents in line["edges"].items()}
-                calls[line["call"]] = call = Call(edges, line["name"], line["delayed"])
-                notes.calls.append(call)
-            case "kept":
-                calls[line["call"]].kept = tuple(line["ids"])
-            case "refused":
-                calls[line["call"]].refused = line["error"]
             case "error":
                 notes.errors[line["kind"]] += 1
             case "asked":
                 notes.asked[line["what"]] += 1
+            case "watched":
+                notes.watched[line["work"]] = line["pid"]
             case "broken":
                 notes.broken.append(line["text"])
     return notes
+
+
+def _told(what: str, line: dict[str, Any], notes: Notes, calls: dict[str, Call]) -> None:
+    """What a producer said of one of its calls, found again by its id."""
+    match what:
+        case "try":
+            edges = {each: tuple(parents) for each, parents in line["edges"].items()}
+            calls[line["call"]] = call = Call(edges, line["name"], line["delayed"])
+            notes.calls.append(call)
+        case "kept":
+            calls[line["call"]].kept = tuple(line["ids"])
+        case _:
+            calls[line["call"]].refused = line["error"]

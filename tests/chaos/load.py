@@ -6,6 +6,7 @@ import random
 import threading
 import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from celery_workmanager import (
@@ -20,6 +21,7 @@ from celery_workmanager import (
     WorkManager,
 )
 from celery_workmanager.errors import StoreBusy, StoreError, UniqueNameBusy
+from tests.chaos.backlog import LIMITED, Backlog
 from tests.chaos.journal import Journal
 
 NAMES = ("north", "south", "east")
@@ -40,8 +42,8 @@ Steps = Sequence[Sequence[OneTimeWorkRequest]]
 class Load:
     """One producer: what it enqueues is drawn with its dice."""
 
-    def __init__(self, manager: WorkManager, journal: Journal, dice: random.Random) -> None:
-        self._manager, self._journal, self._dice = manager, journal, dice
+    def __init__(self, manager: WorkManager, journal: Journal, dice: random.Random, backlog: Backlog) -> None:
+        self._manager, self._journal, self._dice, self._backlog = manager, journal, dice, backlog
         self._work = manager.app.tasks["story.step"]
         #: The latest accepted works, to cancel some of them.
         self._known: list[str] = []
@@ -62,6 +64,12 @@ class Load:
         """Cancel or update works that were enqueued a moment ago."""
         self._dice.choice((self._cancel, self._cancel, self._cancel_wave, self._cancel_name, self._update))()
 
+    def hold(self, until: str) -> str:
+        """Enqueue one work that runs until there is a file of that name; its id."""
+        request = OneTimeWorkRequest(self._work, {"until": until})
+        self._chain([[request]])
+        return request.id
+
     def begin_periods(self) -> None:
         """Enqueue the periodic works of which no occurrence may be missing or doubled."""
         for number, interval in enumerate(PERIODS):
@@ -79,8 +87,8 @@ class Load:
         dice = self._dice
         nap = dice.choices(list(_NAPS), list(_NAPS.values()))[0]
         ending = dice.choice(["success"] * 21 + ["failure", "retry", "backoff"])
-        if dice.random() < 0.05:
-            nap, options = 0.05, {"concurrency": _LIMIT, **options}
+        if dice.random() < 0.05 and self._backlog.has_room_for_limited:
+            nap, options, tags = 0.05, {"concurrency": _LIMIT, **options}, (*tags, LIMITED)
         if dice.random() < 0.1:
             tags = (*tags, dice.choice(WAVES))
         return OneTimeWorkRequest(
@@ -194,11 +202,15 @@ def _edges(steps: Steps) -> Edges:
 
 
 class Producers:
-    """Threads of load, until they are stopped. Each waits up to `pause` seconds between two calls."""
+    """Threads of load, until they are stopped.
+
+    Each waits up to `pause` seconds between two calls, and longer while too much waits to be run.
+    """
 
     def __init__(self, manager: WorkManager, journal: Journal, seed: int, pause: float) -> None:
         self._journal, self._pause, self._over = journal, pause, threading.Event()
-        loads = [Load(manager, journal, random.Random(seed + number)) for number in range(4)]
+        self._backlog = Backlog(manager)
+        loads = [Load(manager, journal, random.Random(seed + number), self._backlog) for number in range(4)]
         jobs = [loads[0].produce, loads[1].produce, loads[2].contend, loads[3].contend, loads[0].disturb]
         self._threads = [
             threading.Thread(target=self._go_on, args=(job, random.Random(seed + number)), daemon=True)
@@ -219,7 +231,11 @@ class Producers:
 
     def _go_on(self, job: Callable[[], None], dice: random.Random) -> None:
         while not self._over.wait(dice.uniform(0.01, self._pause)):
-            guarded(job, self._journal)
+            guarded(partial(self._do, job), self._journal)
+
+    def _do(self, job: Callable[[], None]) -> None:
+        if not self._backlog.is_full:
+            job()
 
 
 def guarded(job: Callable[[], None], journal: Journal) -> None:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from contextlib import suppress
 
-from tests.chaos.proxy import Proxy
+from tests.proxy import Proxy
 
 #: Private addresses inside this machine, one small network a storm.
 _NETWORK = "10.213"

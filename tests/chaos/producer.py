@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 from celery_workmanager import WorkManager
+from tests.chaos.backlog import Backlog
 from tests.chaos.journal import Journal
 from tests.chaos.load import Load, guarded
 from tests.story import story_app
@@ -17,7 +18,8 @@ from tests.story import story_app
 def main() -> None:
     """Enqueue, one thing after the other, until killed."""
     journal = Journal(Path(os.environ[story_app.FOLDER]))
-    load = Load(WorkManager.get_instance(story_app.app), journal, random.Random(int(sys.argv[1])))
+    manager = WorkManager.get_instance(story_app.app)
+    load = Load(manager, journal, random.Random(int(sys.argv[1])), Backlog(manager))
     print("ready", flush=True)
     pause = threading.Event()  # never set: there is no end but a kill
     while not pause.wait(0.02):

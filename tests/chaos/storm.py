@@ -20,10 +20,10 @@ from tests.chaos.audit import Audit, Evidence
 from tests.chaos.canary import Canary
 from tests.chaos.faults import Rage
 from tests.chaos.journal import Journal
+from tests.chaos.last_act import LastAct
 from tests.chaos.load import NAMES, PERIODIC, Producers
 from tests.chaos.place import Place, place_of
 from tests.story import story_app
-from tests.story.workers import wait_until
 
 #: Seconds without any run after which nothing more is to be expected.
 QUIET = 60.0
@@ -50,9 +50,19 @@ class Storm:
 
 
 def run(
-    kind: str, seconds: float, seed: int, *, pause: float = 0.5, lease: float = 5.0, keep: Path | None = None
+    kind: str,
+    seconds: float,
+    seed: int,
+    *,
+    pause: float = 0.5,
+    lease: float = 5.0,
+    deaths: int = 3,
+    keep: Path | None = None,
 ) -> Storm:
-    """A storm of so many seconds on one kind of place; its producers wait up to `pause` between two calls."""
+    """A storm of so many seconds on one kind of place, and so many deaths in the calm after it.
+
+    Its producers wait up to `pause` between two calls.
+    """
     begun = time.monotonic()
     with place_of(kind, keep) as (place, stack):
         place.lease = lease
@@ -66,7 +76,7 @@ def run(
         stack.callback(canary.stop)
         canary.start()
         place.start(stack)
-        _await_nodes(auditor, place)
+        place.await_nodes(auditor)  # a fault that strikes before anybody works proves nothing
         producers = Producers(producer, notes, seed, pause)
         producers.load.begin_periods()
         producers.start()
@@ -74,25 +84,35 @@ def run(
             Rage(place, notes, random.Random(seed)).last(seconds)
         finally:
             producers.stop()
-        evidence = _evidence(place, auditor, notes)
+        until = auditor.clock.now()
+        if _comes_to_rest(place, auditor, notes, until):
+            _play(LastAct(place, auditor, producers.load, notes), deaths, notes)
+        evidence = _evidence(place, auditor, notes, until)
         return Storm(place.title, seed, time.monotonic() - begun, Audit(evidence), place.skipped, lease)
 
 
-def _await_nodes(manager: WorkManager, place: Place) -> None:
-    # A fault that strikes before anybody works proves nothing.
-    wait_until(lambda: sum(node.runs_works for node in manager.store.nodes()) == len(place.workers), what="all nodes")
-
-
-def _evidence(place: Place, manager: WorkManager, notes: Journal) -> Evidence:
-    """Let everything come to rest, and gather what there is to be seen."""
-    until = manager.clock.now()
+def _comes_to_rest(place: Place, manager: WorkManager, notes: Journal, until: int) -> bool:
     waits_long = journal.read(place.folder).delayed
-    if not _comes_true(lambda: _is_calm(manager, waits_long) and _is_caught_up(manager, place, until), place):
+    rests = _comes_true(lambda: _is_calm(manager, waits_long) and _is_caught_up(manager, place, until), place)
+    if not rests:
         notes.write("broken", text=f"not at rest, and no run for {QUIET:g} s")
+    return rests
+
+
+def _play(act: LastAct, deaths: int, notes: Journal) -> None:
+    try:
+        act.play(deaths)
+    except AssertionError as error:
+        notes.write("broken", text=f"the last act: {error}")
+
+
+def _evidence(place: Place, manager: WorkManager, notes: Journal, until: int) -> Evidence:
+    """Gather what there is to be seen."""
     for worker in (*place.workers, *place.beats):
         if not worker.is_alive:
             notes.write("broken", text=f"{worker.name} has ended by itself:\n{worker.log[-2000:]}")
     manager.cancel_all_work_by_tag(PERIODIC)
+    waits_long = journal.read(place.folder).delayed
     _comes_true(lambda: _is_calm(manager, waits_long), place)
     unheld = _unheld(manager, place)
     infos = manager.get_work_infos(WorkQuery())

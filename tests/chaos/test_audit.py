@@ -332,6 +332,43 @@ def test_a_re_run_that_the_store_held_up_is_not_measured(again):
     assert Audit(again).delays == []
 
 
+@pytest.fixture
+def watched(again):
+    """`a` ran on a node that was killed in the last act, and ran again a second later."""
+    again.notes.watched["a"] = NODE
+    again.notes.faults.append(Fault("worker killed", NODE, 9.5, 9.6))
+    return again
+
+
+def test_a_watched_work_that_runs_again_in_time(watched):
+    assert broken(watched) == set()
+    assert Audit(watched).delays == [1.0]
+
+
+def test_a_watched_work_that_runs_again_late(watched):
+    watched.lines[0] = start("a", 4)
+    watched.notes.faults[0] = Fault("worker killed", NODE, 4.5, 4.6)
+    assert broken(watched) == {"re-runs later than lease + 2 s"}
+    assert Audit(watched).delays == [6.0]
+
+
+def test_a_watched_work_that_never_runs_again(watched):
+    watched.lines[:3] = [start("a", 9), end("a", 11)]
+    watched.steps[2:6] = [claimed("a"), finished("a", 1)]
+    with_info(watched, "a", output_data=Data.of({"of": "a", "token": 1}, "output"))
+    assert broken(watched) == {"re-runs later than lease + 2 s"}
+
+
+def test_a_watched_work_whose_earlier_retry_is_no_re_run(watched):
+    watched.lines[1:3] = [end("a", 9.1, said="retry"), start("a", 9.2, 3), end("a", 11, 3)]
+    assert broken(watched) == {"re-runs later than lease + 2 s"}
+
+
+def test_a_watched_work_that_never_ran(watched):
+    watched.notes.watched["late"] = NODE
+    assert broken(watched) == {"re-runs later than lease + 2 s"}
+
+
 def test_runs_are_read_by_their_tokens():
     lines = [start("a", 1, 1), start("a", 2, 2, pid=201), end("a", 3, 1), end("a", 4, 2, "stopped", pid=201)]
     runs = runs_of(lines)

@@ -27,10 +27,14 @@ def note(folder: Path, **facts: Any) -> None:
         os.close(handle)
 
 
-def lines(folder: Path) -> list[dict[str, Any]]:
-    """What has been noted so far."""
+def lines(folder: Path, since: int = 0) -> list[dict[str, Any]]:
+    """What has been noted so far, after the first `since` bytes (a whole number of lines)."""
     path = folder / "runs"
-    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] if path.exists() else []
+    if not path.exists():
+        return []
+    with path.open("rb") as log:
+        log.seek(since)
+        return [json.loads(line) for line in log.read().split(b"\n")[:-1]]
 
 
 def build(store_url: str, broker: str = "memory://", **settings: Any) -> Celery:

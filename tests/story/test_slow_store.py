@@ -13,8 +13,8 @@ from celery_workmanager import OneTimeWorkRequest, State, WorkManager, schema
 from celery_workmanager.database import Database
 from celery_workmanager.errors import StoreUnavailable
 from tests import services
+from tests.proxy import proxied
 from tests.story import story_app
-from tests.story.slow_link import slow_link
 from tests.story.workers import StoryWorker, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.postgresql, pytest.mark.timeout(180)]
@@ -56,18 +56,18 @@ def test_a_node_with_a_slow_database_takes_no_more_than_it_may_hold_and_keeps_it
             most = max(most, int(connection.execute(_IN_HAND).scalar_one()))
         return all(info.state.is_finished for info in manager.infos_of(ids))
 
-    with slow_link(url) as (link, way):
+    with proxied(url) as (proxy, way):
         worker = StoryWorker(tmp_path, way, lease=8, max_in_flight=MOST)
         worker.start()
         try:
             wait_until(manager.store.nodes, what="the node is there")
-            link.delay = 0.2
+            proxy.answer_late(0.2)
             nodes = {node.id for node in manager.store.nodes()}
             manager.enqueue(works)
             wait_until(done, 120, what="all have ended")
             assert {node.id for node in manager.store.nodes()} == nodes
         finally:
-            link.delay = 0.0
+            proxy.heal()
             worker.end()
     # What it may have in hand, and what ended while the claim for its successors was under way.
     assert 0 < most <= 2 * MOST
@@ -81,20 +81,20 @@ def test_a_node_whose_database_answers_no_more_stops_its_runs_before_others_may_
 ):
     """No error says so: the connections stay open. The other node runs the work when the first has stopped."""
     (work,) = requests(1, nap=90)
-    with slow_link(url) as (link, way):
+    with proxied(url) as (proxy, way):
         first, second = StoryWorker(tmp_path, way, lease=6), StoryWorker(tmp_path, url, name="two", lease=6)
         try:
             first.start()
             wait_until(manager.store.nodes, what="the node is there")
             manager.enqueue(work)
             wait_until(lambda: manager.infos_of([work.id])[0].state is State.RUNNING, what="it runs")
-            link.cut()
+            proxy.swallow()
             second.start()
             wait_until(lambda: len(_of(tmp_path, "start")) > 1, what="the other node runs it")
             (ended,) = _of(tmp_path, "end")
             assert (ended["said"], ended["at"] < _of(tmp_path, "start")[1]["at"]) == ("stopped", True)
             manager.cancel_work_by_id(work.id)
-            link.mend()
+            proxy.heal()
         finally:
             first.end()
             second.end()

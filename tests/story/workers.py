@@ -61,12 +61,14 @@ class StoryWorker:
         broker: str = "memory://",
         pool: str = "prefork",
         name: str = "one",
+        concurrency: int = 2,
         prefix: tuple[str, ...] = (),
         environment: Mapping[str, str] | None = None,
         **settings: Any,
     ) -> None:
         """`prefix`: words before the command, that end in an ``exec`` of it."""
         self.folder, self.pool, self.name = folder, pool, name
+        self._concurrency = concurrency
         self._prefix = prefix
         self.environment = {
             **os.environ,
@@ -95,7 +97,7 @@ class StoryWorker:
 
     def command(self) -> list[str]:
         """What the process is."""
-        return _celery("worker", "-n", f"{self.name}@%h", "-c", "2", "-P", self.pool)
+        return _celery("worker", "-n", f"{self.name}@%h", "-c", str(self._concurrency), "-P", self.pool)
 
     def start(self) -> None:
         """Start the process; it is not waited for."""

@@ -1,23 +1,29 @@
-"""A TCP proxy in front of a server: what goes through it can be delayed, refused, or held up without a word."""
+"""A TCP proxy in front of a server: what goes through it can be delayed, refused, or held up without a word.
+
+Tests that need a bad way to a store or a broker share it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
+
+from sqlalchemy import make_url
 
 _CHUNK = 65536
 
 
 class Proxy:
-    """Listens on one port, at one address or more, and forwards to `port` of this machine."""
+    """Listens on one port, at one address or more, and forwards to `port` of the `server`, by default this machine."""
 
-    def __init__(self, port: int, hosts: tuple[str, ...] = ("127.0.0.1",)) -> None:
-        self._target, self._hosts = port, hosts
+    def __init__(self, port: int, hosts: tuple[str, ...] = ("127.0.0.1",), *, server: str = "127.0.0.1") -> None:
+        self._target, self._hosts = (server, port), hosts
         self.port = 0
-        self._delay = 0.0
+        #: Seconds that each packet is held: of those who ask, and of the server.
+        self._delays = (0.0, 0.0)
         self._refusing = False
         self._flowing = asyncio.Event()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -34,7 +40,11 @@ class Proxy:
 
     def slow(self, seconds: float) -> None:
         """Hold every packet for so long, in both directions."""
-        self._do(self._set(delay=seconds))
+        self._do(self._set(delays=(seconds, seconds)))
+
+    def answer_late(self, seconds: float) -> None:
+        """Hold what comes back for so long; what is asked arrives at once."""
+        self._do(self._set(delays=(0.0, seconds)))
 
     def refuse(self) -> None:
         """Reset all connections, and every new one."""
@@ -61,8 +71,10 @@ class Proxy:
             self.port = server.sockets[0].getsockname()[1]
             self._servers.append(server)
 
-    async def _set(self, *, delay: float = 0.0, refusing: bool = False, flowing: bool = True) -> None:
-        self._delay, self._refusing = delay, refusing
+    async def _set(
+        self, *, delays: tuple[float, float] = (0.0, 0.0), refusing: bool = False, flowing: bool = True
+    ) -> None:
+        self._delays, self._refusing = delays, refusing
         (self._flowing.set if flowing else self._flowing.clear)()
         if refusing:
             self._reset()
@@ -96,9 +108,10 @@ class Proxy:
             writer.transport.abort()
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        there, back = await asyncio.open_connection(*self._target)
         self._writers.add(back)
-        pipes = [asyncio.ensure_future(self._pipe(reader, back)), asyncio.ensure_future(self._pipe(there, writer))]
+        ways = (reader, back), (there, writer)
+        pipes = [asyncio.ensure_future(self._pipe(number, *way)) for number, way in enumerate(ways)]
         try:
             # The one end closes when the other does.
             await asyncio.wait(pipes, return_when=asyncio.FIRST_COMPLETED)
@@ -110,11 +123,22 @@ class Proxy:
             self._writers.discard(back)
             back.transport.abort()
 
-    async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pipe(self, way: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while data := await reader.read(_CHUNK):
-                if self._delay:
-                    await asyncio.sleep(self._delay)
+                if delay := self._delays[way]:
+                    await asyncio.sleep(delay)
                 await self._flowing.wait()
                 writer.write(data)
                 await writer.drain()
+
+
+@contextmanager
+def proxied(url: str) -> Iterator[tuple[Proxy, str]]:
+    """A proxy before the server of `url`, and the URL that leads through it."""
+    server = make_url(url)
+    proxy = Proxy(server.port or 5432, server=server.host or "127.0.0.1")
+    try:
+        yield proxy, server.set(host="127.0.0.1", port=proxy.port).render_as_string(hide_password=False)
+    finally:
+        proxy.close()
