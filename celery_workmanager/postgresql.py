@@ -7,12 +7,11 @@ prepared statement, nothing listened to.
 
 from __future__ import annotations
 
-import select
-from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.exc import InvalidatePoolError
+
+from celery_workmanager.quiet import look_after
 
 #: What a session of ours has set, whoever is asked for it.
 _SETTINGS = {
@@ -107,24 +106,9 @@ def _reach(url: URL) -> dict[str, Any]:
 
 
 def _look_after(dbapi: Any, _record: Any, _proxy: Any) -> None:
-    """Have a connection replaced that the server has closed, before anything is said on it.
-
-    A question to the server would cost as much as the statement that follows. Who closes a connection, or vanishes (the
-    kernel asks, see `_reach`), leaves something to be read; only then the server is asked.
-    """
-    if _is_quiet(dbapi):
-        return
-    with suppress(Exception):
-        dbapi.execute("SELECT 1")
-        dbapi.rollback()
-        return
-    raise InvalidatePoolError
+    look_after(dbapi, lambda connection: connection.fileno(), _ask)
 
 
-def _is_quiet(dbapi: Any) -> bool:
-    try:
-        poll = select.poll()
-        poll.register(dbapi.fileno(), select.POLLIN)
-        return not poll.poll(0)
-    except Exception:  # noqa: BLE001 - whatever the driver raises for a connection that is closed
-        return False
+def _ask(dbapi: Any) -> None:
+    dbapi.execute("SELECT 1")
+    dbapi.rollback()
