@@ -68,7 +68,7 @@ def open_engine(url: URL, *, lock_wait: float, autocommit: bool, idle: int) -> E
     # releases of SQLAlchemy refuse it as an argument, and ask.)
     engine.dialect.skip_autocommit_rollback = autocommit
     event.listen(engine, "connect", lambda dbapi, _: _prepare(dbapi, whole_seconds(lock_wait), idle))
-    event.listen(engine, "checkout", lambda dbapi, *_: look_after(dbapi, _socket, engine.dialect.do_ping))
+    look_after(engine, _socket, engine.dialect.do_ping)
     return engine
 
 

@@ -95,7 +95,7 @@ def open_engine(url: URL, route: Route, *, relaxed: bool, idle: int) -> Engine:
 
     event.listen(engine, "do_connect", connect)
     event.listen(engine, "begin", begin)
-    event.listen(engine, "checkout", _look_after)
+    look_after(engine, lambda connection: connection.fileno(), _ask)
     return engine
 
 
@@ -103,10 +103,6 @@ def _reach(url: URL) -> dict[str, Any]:
     """How soon a server that doesn't answer is given up, unless the URL says otherwise."""
     patience = {"connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 2, "tcp_user_timeout": 10_000}
     return {key: value for key, value in patience.items() if key not in url.query}
-
-
-def _look_after(dbapi: Any, _record: Any, _proxy: Any) -> None:
-    look_after(dbapi, lambda connection: connection.fileno(), _ask)
 
 
 def _ask(dbapi: Any) -> None:
