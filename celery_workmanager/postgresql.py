@@ -105,6 +105,7 @@ def _reach(url: URL) -> dict[str, Any]:
     return {key: value for key, value in patience.items() if key not in url.query}
 
 
-def _ask(dbapi: Any) -> None:
+def _ask(dbapi: Any) -> bool:
     dbapi.execute("SELECT 1")
     dbapi.rollback()
+    return True

@@ -12,19 +12,19 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DisconnectionError
 
 
-def look_after(engine: Engine, socket: Callable[[Any], Any], ask: Callable[[Any], object]) -> None:
+def look_after(engine: Engine, socket: Callable[[Any], Any], ask: Callable[[Any], bool]) -> None:
     """Have connections replaced that the server has closed, before anything is said on them.
 
     Who closes a connection, or vanishes (the kernel asks), leaves something to be read on its `socket`; only then the
-    server is asked: a connection that can't `ask` is lost.
+    server is asked: a connection that can't `ask`, or gets no answer, is lost.
     """
 
     def look(dbapi: Any, _record: Any, _proxy: Any) -> None:
         if is_quiet(dbapi, socket):
             return
         with suppress(Exception):
-            ask(dbapi)
-            return
+            if ask(dbapi):
+                return
         raise DisconnectionError
 
     event.listen(engine, "checkout", look)
