@@ -1,5 +1,4 @@
-"""The app of workers of all versions: it uses only what each of them has. Works note which version and
-which worker ran them.
+"""The app of workers of all versions: it uses only what each has. Works note which version and which worker ran them.
 
 `python -m tests.upgrade.upgrade_app` lets a process of some version enqueue, and prints the ids.
 """
