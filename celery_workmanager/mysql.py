@@ -7,6 +7,7 @@ takes back a statement when a lock is waited for in vain, and at a deadlock the 
 from __future__ import annotations
 
 import math
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -15,6 +16,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 
 from celery_workmanager.errors import UnsupportedOperation
+from celery_workmanager.quiet import look_after
 
 #: What SQLAlchemy calls these databases, by the URL.
 DIALECTS = ("mysql", "mariadb")
@@ -24,6 +26,9 @@ DRIVER = "pymysql"
 _FRESH = {"READ-COMMITTED", "SERIALIZABLE"}
 #: A statement was refused for its size; so it may have been where the connection is gone since.
 _TOO_LARGE, _GONE = 1153, {2006, 2013}
+#: As for PostgreSQL, where there are such options: seconds until the kernel asks a silent server, and asks again, and
+#: milliseconds until it gives it up.
+_KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 2, "TCP_USER_TIMEOUT": 10_000}
 #: The server can't be reached, shuts down, has no room left (disk, connections), or takes no writes; nobody may log in.
 AWAY = {
     1021, 1040, 1044, 1045, 1049, 1053, 1081, 1114, 1129, 1130, 1152, 1153, 1158, 1159, 1160, 1161, 1203, 1226, 1290,
@@ -56,15 +61,26 @@ def open_engine(url: URL, *, lock_wait: float, autocommit: bool, idle: int) -> E
         pool_reset_on_return=None,  # it is the end of a transaction that comes back, whatever that was
         pool_size=5,
         max_overflow=10,
-        pool_pre_ping=True,
         hide_parameters=True,
         connect_args={key: value for key, value in reach.items() if key not in url.query},
     )
+    # Where no transaction is ever open, a rollback after each use is a question for nothing. (An attribute, since older
+    # releases of SQLAlchemy refuse it as an argument, and ask.)
+    engine.dialect.skip_autocommit_rollback = autocommit
     event.listen(engine, "connect", lambda dbapi, _: _prepare(dbapi, whole_seconds(lock_wait), idle))
+    look_after(engine, _socket, engine.dialect.do_ping)
     return engine
 
 
+def _socket(dbapi: Any) -> Any:
+    # PyMySQL has no name for it; mysqlclient's connections have a `fileno` of their own.
+    return getattr(dbapi, "_sock", dbapi)
+
+
 def _prepare(dbapi: Any, wait: int, idle: int) -> None:
+    with suppress(AttributeError, OSError):
+        for option, patience in _KEEPALIVE.items():
+            _socket(dbapi).setsockopt(socket.IPPROTO_TCP, getattr(socket, option), patience)
     # MySQL has no time-out for transactions, only for connections; those that were closed are opened again.
     idles = "idle_transaction_timeout" if "mariadb" in dbapi.get_server_info().lower() else "wait_timeout"
     with dbapi.cursor() as cursor:

@@ -7,12 +7,11 @@ prepared statement, nothing listened to.
 
 from __future__ import annotations
 
-import select
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.exc import InvalidatePoolError
 
+from celery_workmanager.quiet import is_quiet, look_after
 from celery_workmanager.sentences import OURS
 
 #: What a session of ours has set, whoever is asked for it.
@@ -97,7 +96,8 @@ def open_engine(url: URL, route: Route, *, relaxed: bool, idle: int) -> Engine:
 
     event.listen(engine, "do_connect", connect)
     event.listen(engine, "begin", begin)
-    event.listen(engine, "checkout", _look_after)
+    look_after(engine, _socket, _ask)
+    event.listen(engine, "checkout", _in_transactions)
     return engine
 
 
@@ -119,30 +119,22 @@ def prepare(connection: Connection, is_plain: bool) -> None:
 
 def is_alive(connection: Connection) -> bool:
     """Whether one that was at rest can be used: the server hasn't closed it, as far as one can see."""
-    return not connection.closed and not connection.invalidated and _is_quiet(connection.connection.driver_connection)
+    if connection.closed or connection.invalidated:
+        return False
+    return is_quiet(connection.connection.driver_connection, _socket)
 
 
-def _look_after(dbapi: Any, _record: Any, _proxy: Any) -> None:
-    """Have a connection replaced that the server has closed, before anything is said on it.
+def _socket(dbapi: Any) -> Any:
+    return dbapi.fileno()
 
-    A question to the server would cost as much as the statement that follows. Who closes a connection, or vanishes (the
-    kernel asks, see `_reach`), leaves something to be read; only then the server is asked.
-    """
-    if not _is_quiet(dbapi):
-        try:
-            dbapi.execute("SELECT 1")
-            dbapi.rollback()
-        except Exception:  # noqa: BLE001 - whatever the driver raises for a connection that is closed
-            raise InvalidatePoolError from None
+
+def _ask(dbapi: Any) -> bool:
+    dbapi.execute("SELECT 1")
+    dbapi.rollback()
+    return True
+
+
+def _in_transactions(dbapi: Any, _record: Any, _proxy: Any) -> None:
     # Whoever gives one back leaves it as it was used, see `prepare`.
     if dbapi.autocommit:
         dbapi.autocommit = False
-
-
-def _is_quiet(dbapi: Any) -> bool:
-    try:
-        poll = select.poll()
-        poll.register(dbapi.fileno(), select.POLLIN)
-        return not poll.poll(0)
-    except Exception:  # noqa: BLE001 - whatever the driver raises for a connection that is closed
-        return False

@@ -37,7 +37,7 @@ class Sentence:
         return _said(connection, spoken.text, spoken.parameters(values))
 
     def say_each(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
-        """Execute it, which returns nothing, for each of `rows`, whose values have the same names. Raises DBAPIError."""
+        """Execute it, which returns nothing, for each of `rows`, all with the same names. Raises DBAPIError."""
         if not _is_unheard(connection):
             connection.execute(self._statement, rows)
             return

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import Connection, create_engine, event, select, text
+from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from celery_workmanager.database import is_conflict, time_of
@@ -320,6 +321,26 @@ def test_a_connection_that_the_server_ended_is_an_outage_of_one_call(mariadb: St
             connection.close()
             other.execute(text(f"KILL {number}"))
     assert [claim.id for claim in take(mariadb)] == ["a"]  # they are tried before they are used
+
+
+def test_a_use_of_a_connection_is_the_statement_and_no_more(mariadb: Store):
+    """No question whether it is still there, and no rollback where nothing was begun."""
+    if not hasattr(DefaultDialect, "detect_autocommit_setting"):
+        pytest.skip("this release of SQLAlchemy always rolls back")
+    asked = text(
+        "SELECT variable_value FROM information_schema.session_status"
+        " WHERE variable_name IN ('COM_ADMIN_COMMANDS', 'COM_ROLLBACK') ORDER BY variable_name"
+    )
+    mariadb.look()
+
+    def seen() -> list[str]:
+        with mariadb.database.plain() as connection:
+            return list(connection.execute(asked).scalars())
+
+    before = seen()
+    for _ in range(3):
+        mariadb.look()
+    assert seen() == before
 
 
 def test_the_clock_is_the_servers_in_whatever_zone_it_lives(mariadb: Store, connection: Connection):

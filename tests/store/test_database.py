@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from celery_workmanager.database import is_conflict, is_disconnect, is_lock_timeout
 from celery_workmanager.errors import StoreBusy, StoreNotMigrated, StoreUnavailable
 from celery_workmanager.store import Store
-from tests.stores import put, states, twin
+from tests.stores import job, put, states, twin
 
 
 def sqlalchemys(driver: Exception, kind: type[DBAPIError] = OperationalError) -> DBAPIError:
@@ -97,3 +99,28 @@ def test_a_file_that_somebody_writes_to_is_busy_and_nothing_is_lost(store: Store
     put(impatient, "b")
     assert len(states(store)) == 2
     impatient.close()
+
+
+_END_ITSELF = {
+    "postgresql": "SELECT pg_terminate_backend(pg_backend_pid())",
+    "mariadb": "KILL CONNECTION_ID()",
+}
+
+
+def test_a_clock_that_is_set_back_after_a_loss_costs_no_connections(server: Store, monkeypatch: pytest.MonkeyPatch):
+    def lose(connection: Connection) -> None:
+        connection.execute(text(_END_ITSELF[server.database.dialect]))
+        connection.execute(text("SELECT 1"))
+
+    opened: list[object] = []
+    event.listen(server.database.engine(), "connect", lambda dbapi, _record: opened.append(dbapi))
+    with monkeypatch.context() as late:
+        now = time.time
+        late.setattr(time, "time", lambda: now() + 3600)
+        with pytest.raises(StoreUnavailable):
+            server.database.run(lose)
+    lost = len(opened)
+    for each in "abcd":
+        put(server, each, job(f"{each}-child"))
+    assert len(opened) - lost <= 1
+    assert len(states(server)) == 8
