@@ -26,7 +26,7 @@ from celery_workmanager.backend import WorkManagerBackend
 from celery_workmanager.canvas_drawing import canvas_of
 from celery_workmanager.clock import Clock, SystemClock
 from celery_workmanager.continuation import WorkContinuation, find_enqueuer_with
-from celery_workmanager.database import Database
+from celery_workmanager.database import Database, idle_within
 from celery_workmanager.engine import EngineOptions
 from celery_workmanager.errors import (
     AlreadyInitialized,
@@ -243,7 +243,12 @@ def _awaits_django() -> bool:
 
 
 def _database_of(settings: Settings) -> Database:
-    return Database(settings.store_url, lock_wait=settings.name_wait, is_pooled=settings.transaction_pooling)
+    return Database(
+        settings.store_url,
+        lock_wait=settings.name_wait,
+        idle=idle_within(settings.lease),
+        is_pooled=settings.transaction_pooling,
+    )
 
 
 class _Lanes:

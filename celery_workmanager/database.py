@@ -33,6 +33,13 @@ T = TypeVar("T")
 _TRIES = 8
 #: Seconds after which a server takes back a transaction of ours in which nothing happens.
 IDLE_AT_MOST = 10
+
+
+def idle_within(lease: float) -> int:
+    """The same for nodes with leases of `lease` seconds: what one held that was cut off is free when it is lost."""
+    return max(1, min(IDLE_AT_MOST, int(lease)))
+
+
 #: PostgreSQL: serialization failure, deadlock. MariaDB: deadlock, record changed since last read.
 _RETRYABLE_STATES = {"40001", "40P01"}
 _RETRYABLE_CODES = {1213, 1020}
@@ -67,12 +74,18 @@ class Database:
     is_joined = False
 
     def __init__(
-        self, url: str | URL, *, lock_wait: float = 5.0, migrated_by: str | None = None, is_pooled: bool = False
+        self,
+        url: str | URL,
+        *,
+        lock_wait: float = 5.0,
+        idle: int = IDLE_AT_MOST,
+        migrated_by: str | None = None,
+        is_pooled: bool = False,
     ) -> None:
         self.url = store_url.parsed(url)
         self.is_pooled = is_pooled
         self.route = postgresql.Route(is_shared=is_pooled)
-        self.lock_wait = lock_wait
+        self.lock_wait, self.idle = lock_wait, idle
         self.migrated_by = migrated_by
         self.dialect = self.url.get_backend_name()
         self.is_sqlite = self.dialect == "sqlite"
@@ -146,9 +159,9 @@ class Database:
             return sqlite.open_engine(self.url, lock_wait=self.lock_wait, relaxed=relaxed)
         if self.is_mysql:
             # It makes no difference between durable and other commits; `plain` connections are those of this engine.
-            return mysql.open_engine(self.url, lock_wait=self.lock_wait, autocommit=relaxed, idle=IDLE_AT_MOST)
+            return mysql.open_engine(self.url, lock_wait=self.lock_wait, autocommit=relaxed, idle=self.idle)
         if self.dialect == "postgresql":
-            return postgresql.open_engine(self.url, self.route, relaxed=relaxed, idle=IDLE_AT_MOST)
+            return postgresql.open_engine(self.url, self.route, relaxed=relaxed, idle=self.idle)
         return create_engine(self.url, pool_pre_ping=True, hide_parameters=True)
 
     @contextmanager

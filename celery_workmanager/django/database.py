@@ -12,7 +12,7 @@ from django.db.transaction import atomic, on_commit
 from sqlalchemy import Connection
 
 from celery_workmanager import news
-from celery_workmanager.database import Database
+from celery_workmanager.database import IDLE_AT_MOST, Database, idle_within
 from celery_workmanager.django.addresses import url_of
 from celery_workmanager.django.aliases import store_alias
 from celery_workmanager.django.facade import engine_over
@@ -27,10 +27,12 @@ class DjangoDatabase(Database):
     Engines get connections of their own (`apart`): what a view has open never holds them up.
     """
 
-    def __init__(self, alias: str, *, lock_wait: float = 5.0, is_pooled: bool = False) -> None:
+    def __init__(
+        self, alias: str, *, lock_wait: float = 5.0, idle: int = IDLE_AT_MOST, is_pooled: bool = False
+    ) -> None:
         command = "manage.py migrate" + ("" if alias == DEFAULT_DB_ALIAS else f" --database={alias}")
         url = url_of(connections[alias])
-        super().__init__(url, lock_wait=lock_wait, migrated_by=command, is_pooled=is_pooled)
+        super().__init__(url, lock_wait=lock_wait, idle=idle, migrated_by=command, is_pooled=is_pooled)
         self.alias = alias
 
     @property
@@ -44,7 +46,13 @@ class DjangoDatabase(Database):
         """The same database without Django; one in memory exists only inside Django."""
         if self.in_memory:
             return self
-        return Database(self.url, lock_wait=self.lock_wait, migrated_by=self.migrated_by, is_pooled=self.is_pooled)
+        return Database(
+            self.url,
+            lock_wait=self.lock_wait,
+            idle=self.idle,
+            migrated_by=self.migrated_by,
+            is_pooled=self.is_pooled,
+        )
 
     async def in_thread(self, call: Callable[..., T], *args: Any) -> T:
         """What `call` returns, in the thread that Django's own async calls use, so on the same connection."""
@@ -100,4 +108,9 @@ class DjangoDatabase(Database):
 
 def database_of(settings: Settings) -> Database:
     """The database of a WorkManager in this project."""
-    return DjangoDatabase(store_alias(), lock_wait=settings.name_wait, is_pooled=settings.transaction_pooling)
+    return DjangoDatabase(
+        store_alias(),
+        lock_wait=settings.name_wait,
+        idle=idle_within(settings.lease),
+        is_pooled=settings.transaction_pooling,
+    )

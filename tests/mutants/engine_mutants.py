@@ -23,9 +23,23 @@ ENGINE = (
     Mutant(
         "that a process which was frozen claims nothing before it has renewed",
         "dispatcher.py",
-        "        if now >= self._leased_until:\n",
-        "        if False:\n",
+        "if now >= self._leased_until or self._has_enough(processes):\n",
+        "if self._has_enough(processes):\n",
         LEASES,
+    ),
+    Mutant(
+        "that claims wait for a store which is slow to take ends",
+        "dispatcher.py",
+        "        return len(self._settlement.unwritten) >= self._most_unwritten\n",
+        "        return False\n",
+        ("engine/test_settlement_aside.py",),
+    ),
+    Mutant(
+        "that ends which could not be written aside are kept",
+        "settlement.py",
+        "            written.set_exception(error)\n",
+        "            self._new.clear()\n            written.set_exception(error)\n",
+        ("engine/test_settlement_aside.py",),
     ),
     Mutant(
         "that a run doesn't begin when the lease is over",

@@ -8,9 +8,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from celery import Celery
 from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
+from celery_workmanager import WorkManager
 from celery_workmanager.database import is_conflict, is_disconnect, is_lock_timeout
 from celery_workmanager.errors import StoreBusy, StoreNotMigrated, StoreUnavailable
 from celery_workmanager.store import Store
@@ -124,3 +126,20 @@ def test_a_clock_that_is_set_back_after_a_loss_costs_no_connections(server: Stor
         put(server, each, job(f"{each}-child"))
     assert len(opened) - lost <= 1
     assert len(states(server)) == 8
+
+
+_IDLE = {
+    "postgresql": "SELECT extract(epoch FROM current_setting('idle_in_transaction_session_timeout')::interval)",
+    "mariadb": "SELECT @@idle_transaction_timeout",
+}
+
+
+@pytest.mark.parametrize(("lease", "seconds"), [(15.0, 10), (5.5, 5), (0.5, 1)])
+def test_what_a_node_left_open_is_free_when_its_lease_is_over(server: Store, lease: float, seconds: int):
+    app = Celery("short", set_as_current=False)
+    url = server.database.url.render_as_string(hide_password=False)
+    manager = WorkManager(app, store_url=url, settings={"lease": lease})
+    database = manager.store.database
+    with database.transaction() as connection:
+        assert connection.execute(text(_IDLE[database.dialect])).scalar() == seconds
+    manager.store.close()
