@@ -38,8 +38,9 @@ Aside = Callable[[Callable[[], None]], object]
 START_PATIENCE = 0.02
 #: Seconds between two looks at the progress of what runs.
 PROGRESS_INTERVAL = 0.05
-#: A node that took all it may hold looks for more when this part of it has ended: a claim costs much, however small.
-ROOM_AGAIN = 0.25
+#: A node that took all it may hold looks for more when this part of it has ended, or so many seconds later: a small claim
+#: costs as much as a large one.
+ROOM_AGAIN, LOOK_AGAIN = 0.5, 0.05
 #: How many times as many ends as works in flight may wait to be written before nothing more is claimed.
 MOST_UNWRITTEN = 2
 #: Seconds to wait after the store refused, doubled up to the longest.
@@ -118,8 +119,8 @@ class Dispatcher:
         #: Whether the last look found nothing that anybody could claim.
         self.sees_nothing = False
         self._leased_until = inf
-        #: With how many runs, and processes for them, nothing more needs to be looked for.
-        self._enough: tuple[float, int] = (inf, 0)
+        #: With more runs than these, for so many processes, nothing needs to be looked for until that moment.
+        self._enough: tuple[float, int, float] = (inf, 0, 0.0)
         self.runs: dict[str, Run] = {}
         self.rung = threading.Event()
         self._started: deque[tuple[Claim, float]] = deque()
@@ -232,7 +233,7 @@ class Dispatcher:
     def _claim(self) -> bool:
         now, processes = self._clock.monotonic(), self._engine.concurrency
         # Past the lease this process was frozen: it is renewed first, or a new identity taken.
-        if now >= self._leased_until or self._has_enough(processes):
+        if now >= self._leased_until or self._has_enough(processes, now):
             return False
         own = self._offer.lanes()
         seen = self._store.look(own)
@@ -254,14 +255,14 @@ class Dispatcher:
         self._throttle.spend(claims)
         self.take(claims)
         if len(claims) >= room:
-            self._enough = (max(processes - 1, (1 - ROOM_AGAIN) * len(self.runs)), processes)
+            self._enough = (max(processes - 1, (1 - ROOM_AGAIN) * len(self.runs)), processes, now + LOOK_AGAIN)
         return True
 
-    def _has_enough(self, processes: int) -> bool:
-        runs, known = self._enough
-        if processes == known and len(self.runs) > runs:
+    def _has_enough(self, processes: int, now: float) -> bool:
+        runs, known, until = self._enough
+        if len(self.runs) > runs and processes == known and now < until:
             return True
-        self._enough = (inf, 0)
+        self._enough = (inf, 0, 0.0)
         return len(self._settlement.unwritten) >= self._most_unwritten
 
     def _others(self, seen: Look) -> dict[int, str]:

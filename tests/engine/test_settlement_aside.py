@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from celery_workmanager.dispatcher import MOST_UNWRITTEN
+from celery_workmanager.dispatcher import LOOK_AGAIN, MOST_UNWRITTEN
 from celery_workmanager.errors import StoreUnavailable
 from celery_workmanager.messenger import Messenger
 from celery_workmanager.outcome import Ending
@@ -148,7 +148,7 @@ def test_a_node_that_ends_waits_for_what_is_under_way_and_writes_the_rest(world)
     assert node.dispatcher.is_idle
 
 
-def test_a_full_node_looks_again_when_a_quarter_of_its_works_has_ended(world):
+def test_a_full_node_that_is_fed_looks_again_in_a_moment(world):
     world.enqueue(60)
     node = world.node(concurrency=2, most=16)
     node.learn()
@@ -162,13 +162,26 @@ def test_a_full_node_looks_again_when_a_quarter_of_its_works_has_ended(world):
         return look(known)
 
     world.store.look = counted
-    for each in node.running[:3]:
+    for each in node.running[:7]:
         node.ended(each, seconds=0.0001)
         node.settle()
-    assert (looks, len(node.running)) == ([], 13)
+    assert (looks, len(node.running)) == ([], 9)
+    world.advance(LOOK_AGAIN)
+    node.settle()
+    assert (looks[0], len(node.running)) == (9, 16)
+
+
+def test_it_looks_as_soon_as_half_of_them_have_ended(world):
+    world.enqueue(60)
+    node = world.node(concurrency=2, most=16)
+    node.learn()
+    node.join()
+    for each in node.running[:7]:
+        node.ended(each, seconds=0.0001)
+        node.settle()
+    assert len(node.running) == 9
     node.ended(node.running[0], seconds=0.0001)
     node.settle()
-    assert looks[0] == 12
     assert len(node.running) == 16
 
 

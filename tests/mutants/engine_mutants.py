@@ -23,8 +23,8 @@ ENGINE = (
     Mutant(
         "that a process which was frozen claims nothing before it has renewed",
         "dispatcher.py",
-        "if now >= self._leased_until or self._has_enough(processes):\n",
-        "if self._has_enough(processes):\n",
+        "if now >= self._leased_until or self._has_enough(processes, now):\n",
+        "if self._has_enough(processes, now):\n",
         LEASES,
     ),
     Mutant(
