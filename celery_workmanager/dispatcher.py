@@ -38,8 +38,8 @@ Aside = Callable[[Callable[[], None]], object]
 START_PATIENCE = 0.02
 #: Seconds between two looks at the progress of what runs.
 PROGRESS_INTERVAL = 0.05
-#: A node that took all it may hold looks for more when this part of it has ended, or so many seconds later: a small claim
-#: costs as much as a large one.
+#: A node that took all it may hold looks for more when this part of it has ended, or so many seconds later: a small
+#: claim costs as much as a large one.
 ROOM_AGAIN, LOOK_AGAIN = 0.5, 0.05
 #: How many times as many ends as works in flight may wait to be written before nothing more is claimed.
 MOST_UNWRITTEN = 2
