@@ -142,7 +142,7 @@ class Database:
             return Kept(engine, postgresql.prepare, postgresql.is_alive)
         if self.is_sqlite:
             return Kept(engine, sqlite.prepare, most=0 if self.in_memory else MOST)
-        # Of others nobody can see whether they still live: the pool asks each before it is used.
+        # On MariaDB each use goes through the pool, which looks at the connection (`quiet`); on others it asks.
         return Kept(engine, most=0)
 
     def _forget_parents_connections(self) -> None:
