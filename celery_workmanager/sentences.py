@@ -36,7 +36,7 @@ class Sentence:
         spoken = self._in_words_of(connection, values)
         return _said(connection, spoken.text, spoken.parameters(values))
 
-    def say_each(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    def say_each(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Execute it, which returns nothing, for each of `rows`, all with the same names. Raises DBAPIError."""
         if not _is_unheard(connection):
             connection.execute(self._statement, rows)

@@ -61,12 +61,9 @@ def insert_many(
     connection: Connection, table: Any, rows: Sequence[Mapping[str, Any]], meeting: Meeting = Meeting.REFUSED
 ) -> None:
     """Insert `rows`, which have the same columns, in their order."""
-    if len(rows) == 1:
-        _of_row(table, connection.dialect.name, meeting).say(connection, rows[0])
-        return
     if connection.dialect.name != "postgresql" or len(rows) < _FEW:
         if rows:
-            connection.execute(_of_rows(table, connection.dialect.name, meeting), rows)
+            _of_rows(table, connection.dialect.name, meeting).say_each(connection, rows)
         return
     first, *others = rows[0]
     for start in range(0, len(rows), _AT_ONCE):
@@ -85,18 +82,12 @@ def insert_many(
 
 
 @cache
-def _of_row(table: Any, dialect: str, meeting: Meeting) -> Sentence:
-    return Sentence(_of_rows(table, dialect, meeting))
-
-
-def _of_rows(table: Any, dialect: str, meeting: Meeting) -> Any:
+def _of_rows(table: Any, dialect: str, meeting: Meeting) -> Sentence:
+    if meeting is Meeting.REFUSED:
+        return Sentence(insert(table))
     if meeting is Meeting.IGNORED:
-        return _insert_or_ignore(table, dialect)
-    return (
-        insert(table)
-        if meeting is Meeting.REFUSED
-        else _upsert(table, dialect, tuple(table.primary_key.columns.keys()))
-    )
+        return Sentence(_insert_or_ignore(table, dialect))
+    return Sentence(_upsert(table, dialect, tuple(table.primary_key.columns.keys())))
 
 
 @lru_cache(maxsize=256)
