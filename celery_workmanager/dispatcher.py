@@ -41,8 +41,8 @@ PROGRESS_INTERVAL = 0.05
 #: A node that took all it may hold looks for more when this part of it has ended, or so many seconds later: a small
 #: claim costs as much as a large one.
 ROOM_AGAIN, LOOK_AGAIN = 0.5, 0.05
-#: How many times as many ends as works in flight may wait to be written before nothing more is claimed.
-MOST_UNWRITTEN = 2
+#: How many times as many works as may be in flight a node holds when a slow store takes their ends late.
+MOST_HELD = 2
 #: Seconds to wait after the store refused, doubled up to the longest.
 PAUSE, LONGEST_PAUSE = 0.05, 2.0
 
@@ -110,7 +110,7 @@ class Dispatcher:
         self._pace = Pace(max_in_flight)
         self._settlement = Settlement(store, clock)
         self._aside = aside
-        self._most_unwritten = MOST_UNWRITTEN * max_in_flight
+        self._most_held = MOST_HELD * max_in_flight
         self._outage = outage or Outage()
         self._name = name
         self.node = ""
@@ -248,7 +248,7 @@ class Dispatcher:
         if not ready:
             return False
         workers = {lanes[lane] for lane in ready}
-        room = self._pace.room(workers, self.runs.values(), processes, now)
+        room = min(self._pace.room(workers, self.runs.values(), processes, now), self._room_for_ends)
         if room <= 0:
             return False
         claims = self._claim_from(ready, seen, room, caps)
@@ -263,7 +263,11 @@ class Dispatcher:
         if len(self.runs) > runs and processes == known and now < until:
             return True
         self._enough = (inf, 0, 0.0)
-        return len(self._settlement.unwritten) >= self._most_unwritten
+        return self._room_for_ends <= 0
+
+    @property
+    def _room_for_ends(self) -> int:
+        return self._most_held - len(self.runs) - len(self._settlement.unwritten)
 
     def _others(self, seen: Look) -> dict[int, str]:
         """The lanes of works with constraints or limits that this node may claim from now."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from celery_workmanager.dispatcher import LOOK_AGAIN, MOST_UNWRITTEN
+from celery_workmanager.dispatcher import LOOK_AGAIN, MOST_HELD
 from celery_workmanager.errors import StoreUnavailable
 from celery_workmanager.messenger import Messenger
 from celery_workmanager.outcome import Ending
@@ -116,7 +116,7 @@ def test_ends_that_wait_for_a_slow_store_hold_claims_back(world, other):
         for each in node.running:
             node.ended(each, seconds=0.0001)
         node.settle()
-    assert begun == MOST_UNWRITTEN * 8
+    assert begun == MOST_HELD * 8
     assert len(other.calls) == 1
     other.go_on()
     node.settle()

@@ -30,8 +30,8 @@ ENGINE = (
     Mutant(
         "that claims wait for a store which is slow to take ends",
         "dispatcher.py",
-        "        return len(self._settlement.unwritten) >= self._most_unwritten\n",
-        "        return False\n",
+        "        return self._most_held - len(self.runs) - len(self._settlement.unwritten)\n",
+        "        return self._most_held\n",
         ("engine/test_settlement_aside.py",),
     ),
     Mutant(

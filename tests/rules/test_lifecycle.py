@@ -73,16 +73,16 @@ def guard(statement: Update) -> str:
 @pytest.mark.parametrize(
     ("statement", "move"),
     [
-        (finishing.UNBLOCK, Move.UNBLOCK),
-        (finishing._INHERIT, Move.INHERIT_FAILURE),
-        (ending._SETTLE, Move.SUCCEED),
-        (ending._SETTLE, Move.RETRY),
+        (finishing.UNBLOCK.single, Move.UNBLOCK),
+        (finishing._INHERIT.single, Move.INHERIT_FAILURE),
+        (ending._SETTLE.single, Move.SUCCEED),
+        (ending._SETTLE.single, Move.RETRY),
         (ending._SETTLE_ARRAYS, Move.STOP),
         (ending._SETTLE_ARRAYS, Move.HEAL),
         (ending._SETTLE_PLAIN, Move.SUCCEED),
         (ending._SETTLE_PLAIN, Move.FAIL),
-        (cancelling._CANCEL, Move.CANCEL),
-        (claiming._START, Move.START),
+        (cancelling._CANCEL.single, Move.CANCEL),
+        (claiming._START.single, Move.START),
     ],
 )
 def test_the_statement_of_a_move_is_guarded_by_the_states_it_may_leave(statement: Update, move: Move):
@@ -92,10 +92,10 @@ def test_the_statement_of_a_move_is_guarded_by_the_states_it_may_leave(statement
 @pytest.mark.parametrize(
     ("statement", "move"),
     [
-        (finishing.UNBLOCK, Move.UNBLOCK),
-        (finishing._INHERIT, Move.INHERIT_FAILURE),
-        (cancelling._CANCEL, Move.CANCEL),
-        (claiming._START, Move.START),
+        (finishing.UNBLOCK.single, Move.UNBLOCK),
+        (finishing._INHERIT.single, Move.INHERIT_FAILURE),
+        (cancelling._CANCEL.single, Move.CANCEL),
+        (claiming._START.single, Move.START),
     ],
 )
 def test_the_statement_of_a_move_writes_the_state_it_reaches(statement: Update, move: Move):
