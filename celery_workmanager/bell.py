@@ -92,14 +92,15 @@ class _Listener:
 
     def _ask(self, connected: Callable[[], AbstractContextManager[Connection]]) -> None:
         """Look whether something is to be claimed; what makes nothing claimable (a cancel) is found by polling."""
-        pause = LOOK_AT_SERVER
+        pause, seen = LOOK_AT_SERVER, None
         while not self._stopped.wait(pause):
             with connected() as connection:
-                is_ready = connection.execute(_IS_READY).first() is not None
-            if is_ready:
+                ready = connection.execute(_IS_READY).scalar()
+            if ready is not None:
                 self._heard()
-            # Nodes may have more than they can do, for hours.
-            pause = min(2 * pause, LONGEST_LOOK) if is_ready else LOOK_AT_SERVER
+            # Nodes may have more than they can do, for hours: then the same work is still there at the next look.
+            pause = min(2 * pause, LONGEST_LOOK) if ready is not None and ready == seen else LOOK_AT_SERVER
+            seen = ready
 
 
 class _SqliteEar(_Listener):

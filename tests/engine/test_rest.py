@@ -13,12 +13,19 @@ from celery_workmanager.constraints import Constraints
 from celery_workmanager.node import Node
 from celery_workmanager.settings import Settings
 from celery_workmanager.store import Store
-from tests.stores import emptied, make_store, put, wait_until
+from tests.stores import emptied, make_store, put, take, wait_until
 
 
 @pytest.fixture
 def postgresql(postgresql_store_url: str) -> Iterator[Store]:
     made = make_store(emptied(postgresql_store_url))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def mariadb(mariadb_store_url: str) -> Iterator[Store]:
+    made = make_store(emptied(mariadb_store_url))
     yield made
     made.close()
 
@@ -64,3 +71,32 @@ def test_where_the_bell_is_heard_and_nothing_waits_it_rests_longer(heard, nothin
         _settings=Settings(store_url="sqlite://", lease=15.0, poll_interval=poll), _ear=SimpleNamespace(is_heard=heard)
     )
     assert Node._patience(node, nothing_waits=nothing_waits) == seconds
+
+
+def test_who_has_to_look_rests_longer_only_while_the_same_work_lies_there(mariadb: Store):
+    """Works that are taken as they come are found at each look, too: those must not make it look more seldom."""
+    heard: list[int] = []
+    pauses: list[float] = []
+    ear: Any = bell.listen(mariadb.database, lambda: heard.append(1))
+    meanwhile = iter(
+        [
+            lambda: put(mariadb, "a"),
+            lambda: None,
+            lambda: None,
+            lambda: (take(mariadb), put(mariadb, "b")),
+            lambda: (take(mariadb), put(mariadb, "c")),
+            lambda: take(mariadb),
+        ]
+    )
+
+    def wait(pause: float) -> bool:
+        pauses.append(pause)
+        happens = next(meanwhile, None)
+        if happens is not None:
+            happens()
+        return happens is None
+
+    ear._stopped = SimpleNamespace(wait=wait)
+    ear._listen()
+    assert pauses == [0.05, 0.05, 0.1, 0.2, 0.05, 0.05, 0.05]
+    assert len(heard) == 5
