@@ -2,7 +2,7 @@
 
 There the rows of parameters are one JSON text, which the server takes for a table and joins with the works: a sixth of
 the cost of a statement a work. SQLite's driver is given the rows as it wants them (`sentences`): what SQLAlchemy does
-with each was half of the cost of an end. PostgreSQL has a better way (`store.lists`).
+with each was over a third of the cost of an end. PostgreSQL has a better way (`store.lists`).
 """
 
 from __future__ import annotations
