@@ -10,9 +10,7 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from math import inf
-from typing import Protocol
 
 from sqlalchemy.exc import DBAPIError
 
@@ -25,8 +23,9 @@ from celery_workmanager.outage import Outage
 from celery_workmanager.outcome import Claim, Ending, Outcome
 from celery_workmanager.pace import Pace
 from celery_workmanager.revocations import Revocations
+from celery_workmanager.running import Engine, Run
 from celery_workmanager.settlement import Settlement
-from celery_workmanager.store import Store
+from celery_workmanager.store import Store, Taker
 from celery_workmanager.store.claiming import Look
 from celery_workmanager.throttle import BucketOf, Throttle
 from celery_workmanager.timing import SECOND
@@ -45,44 +44,6 @@ ROOM_AGAIN, LOOK_AGAIN = 0.5, 0.05
 MOST_HELD = 2
 #: Seconds to wait after the store refused, doubled up to the longest.
 PAUSE, LONGEST_PAUSE = 0.05, 2.0
-
-
-class Engine(Protocol):
-    """What runs claims: a pool of processes or threads, or the testing kit in its own thread."""
-
-    supports_batches: bool
-
-    @property
-    def concurrency(self) -> int:
-        """How many works can run at once now."""
-
-    def start(self, on_started: Callable[[Claim, float], None], on_ended: Callable[[Claim, Outcome], None]) -> None:
-        """Take the callbacks; exactly one `on_ended` comes for each claim."""
-
-    def hand_over(self, batch: Sequence[Claim]) -> None:
-        """Run the members of `batch` one after the other in one process; never blocks."""
-
-    def stop(self, claim: Claim, reason: StopReason, grace: float | None) -> None:
-        """Tell a run to stop; after `grace` seconds its process is terminated (``None``: never)."""
-
-    def may_start_until(self, moment: float) -> None:
-        """No run begins after `moment` (monotonic seconds): the node's lease ends then."""
-
-    def give_back(self) -> None:
-        """Nothing that hasn't begun begins any more."""
-
-    def progress(self) -> list[tuple[Claim, str]]:
-        """The progress of each run that has changed since the last call (JSON texts)."""
-
-
-@dataclass(slots=True, eq=False)
-class Run:
-    """A claim in the engine's hands; times are monotonic seconds."""
-
-    claim: Claim
-    handed_over_at: float
-    started_at: float | None = None
-    stopping: bool = False
 
 
 class Dispatcher:
@@ -169,7 +130,7 @@ class Dispatcher:
     @property
     def is_idle(self) -> bool:
         """Whether nothing runs and nothing waits to be written."""
-        return not self.runs and not self._ended and self._settlement.is_empty
+        return not (self.runs or self._ended or self._settlement.claimed) and self._settlement.is_empty
 
     def in_hand(self) -> set[tuple[str, int]]:
         """The works this node knows it holds, each with its token: they run, or their ends are to be written."""
@@ -180,16 +141,39 @@ class Dispatcher:
         """One round: collect, claim and hand over, commit. Returns whether another round is worth it at once."""
         self._collect()
         self._revocations.write()
-        # Children are fed before the ends of others are written, so that none waits for a commit.
-        claimed = self.accepting and self._claim()
+        if self._aside is None:
+            # Children are fed before the ends of others are written, so that none waits for a commit.
+            again = self._may_claim() and self._claim()
+            again |= self._write_down()
+        else:
+            again = self._write_down()
+            again |= self._may_claim() and self._claim()
+        return again or bool(self._ended)
+
+    def _write_down(self) -> bool:
         self._mark_starts()
         self._write_progress()
-        return self._settle() or claimed or bool(self._ended)
+        try:
+            if self._aside is None:
+                return self._settlement.write(self._taker())
+            return self._settlement.write_aside(self._aside, self.rung.set, self._taker())
+        finally:
+            self._take_what_followed()
 
-    def _settle(self) -> bool:
-        if self._aside is None:
-            return self._settlement.write()
-        return self._settlement.write_aside(self._aside, self.rung.set)
+    def _taker(self) -> Taker | None:
+        """This node, if it has room for what the ends unblock, and nothing waited when it last looked."""
+        if not (self.sees_nothing and self._may_claim()):
+            return None
+        room = min(self._engine.concurrency - len(self.runs), self._room_for_ends)
+        lanes = self._throttle.unlimited(self._offer.lanes())
+        return Taker(self.node, secrets.randbits(62), lanes, room) if room > 0 else None
+
+    def _take_what_followed(self) -> None:
+        claims: list[Claim] = []
+        while self._settlement.claimed:
+            claims.append(self._settlement.claimed.popleft())
+        if claims:
+            self.take(claims)
 
     def wait(self, timeout: float) -> None:
         """Wait for the bell or an end, at most `timeout` seconds; shorter while something needs to be looked at."""
@@ -230,10 +214,13 @@ class Dispatcher:
 
     # -- claiming -------------------------------------------------------------------------------------------------
 
+    def _may_claim(self) -> bool:
+        # Past the lease this process was frozen: it is renewed first, or a new identity taken.
+        return self.accepting and self._clock.monotonic() < self._leased_until
+
     def _claim(self) -> bool:
         now, processes = self._clock.monotonic(), self._engine.concurrency
-        # Past the lease this process was frozen: it is renewed first, or a new identity taken.
-        if now >= self._leased_until or self._has_enough(processes, now):
+        if self._has_enough(processes, now):
             return False
         own = self._offer.lanes()
         seen = self._store.look(own)

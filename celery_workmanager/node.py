@@ -12,7 +12,7 @@ from typing import Any
 
 from celery_workmanager.bell import listen
 from celery_workmanager.clock import Clock
-from celery_workmanager.dispatcher import Dispatcher, Engine
+from celery_workmanager.dispatcher import Dispatcher
 from celery_workmanager.duties import Duties
 from celery_workmanager.file_triggers import FileTriggers
 from celery_workmanager.lease import Lease
@@ -21,6 +21,7 @@ from celery_workmanager.offer import Offer
 from celery_workmanager.outage import Outage
 from celery_workmanager.outcome import Claim
 from celery_workmanager.revocations import Revocations
+from celery_workmanager.running import Engine
 from celery_workmanager.sensors import Sensors
 from celery_workmanager.settings import Settings
 from celery_workmanager.store import Store

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -13,7 +14,7 @@ from celery_workmanager.clock import Clock
 from celery_workmanager.database import is_conflict, is_disconnect
 from celery_workmanager.errors import StatementTooLarge
 from celery_workmanager.outcome import Claim, Ending, Outcome
-from celery_workmanager.store import Settled, Store
+from celery_workmanager.store import Settled, Store, Taker
 from celery_workmanager.verdict import judge
 from celery_workmanager.work import WorkError
 
@@ -40,6 +41,8 @@ class Settlement:
         self.unwritten: set[tuple[str, int]] = set()
         self._try_held_at = 0.0
         self._under_way: Future[bool] | None = None
+        #: What the ends have unblocked and their taker has claimed; for the dispatcher.
+        self.claimed: deque[Claim] = deque()
         self.patience = PATIENCE
 
     @property
@@ -52,14 +55,22 @@ class Settlement:
         self.unwritten.add((claim.id, claim.token))
         self._new.append((claim, outcome))
 
-    def write(self) -> bool:
-        """Write what can be written; returns whether something was. Raises while the store is away, losing nothing."""
+    def write(self, taker: Taker | None = None) -> bool:
+        """Write what can be written; returns whether something was. Raises while the store is away, losing nothing.
+
+        `taker` claims what is unblocked by it, see `claimed`.
+        """
         if self._under_way is not None:
             self._under_way.exception(FAREWELL)  # waits; what it couldn't write is tried again now
             self._under_way = None
-        return self._write_first(len(self._new))
+        return self._write_first(len(self._new), taker)
 
-    def write_aside(self, make: Callable[[Callable[[], None]], object], on_end: Callable[[], object]) -> bool:
+    def write_aside(
+        self,
+        make: Callable[[Callable[[], None]], object],
+        on_end: Callable[[], object],
+        taker: Taker | None = None,
+    ) -> bool:
         """Like `write`, by a call that `make` makes in another thread; `on_end` is called when it has ended.
 
         One call at a time. What is added meanwhile waits for the next one, so that whatever has to be written before
@@ -69,15 +80,15 @@ class Settlement:
             if not self._new and not self._may_try_held():
                 return False
             self._under_way = Future()
-            make(partial(self._report, self._under_way, len(self._new), on_end))
+            make(partial(self._report, self._under_way, len(self._new), taker, on_end))
         if not self._under_way.done():
             return False
         over, self._under_way = self._under_way, None
         return over.result()
 
-    def _report(self, written: Future[bool], count: int, on_end: Callable[[], object]) -> None:
+    def _report(self, written: Future[bool], count: int, taker: Taker | None, on_end: Callable[[], object]) -> None:
         try:
-            written.set_result(self._write_first(count))
+            written.set_result(self._write_first(count, taker))
         except BaseException as error:  # noqa: BLE001  # it is raised where the result is asked for
             written.set_exception(error)
         on_end()
@@ -85,12 +96,13 @@ class Settlement:
     def _may_try_held(self) -> bool:
         return bool(self._held) and self._clock.monotonic() >= self._try_held_at
 
-    def _write_first(self, count: int) -> bool:
+    def _write_first(self, count: int, taker: Taker | None) -> bool:
         """Write the first `count` new ends, and those that were held."""
         wrote = count > 0
         while count > 0:
             batch = self._next_batch(count)
-            self._write(batch)
+            self._write(batch, taker)
+            taker = None  # its room was for one batch
             del self._new[: len(batch)]
             count -= len(batch)
         if self._may_try_held():
@@ -113,16 +125,18 @@ class Settlement:
             ids.add(claim.id)
         return batch
 
-    def _write(self, batch: list[Ended]) -> None:
+    def _write(self, batch: list[Ended], taker: Taker | None = None) -> None:
         now, monotonic = self._clock.now(), self._clock.monotonic()
         terms = self._store.terms
         try:
-            settled = self._store.settle([judge(claim, outcome, now, monotonic, terms) for claim, outcome in batch])
+            verdicts = [judge(claim, outcome, now, monotonic, terms) for claim, outcome in batch]
+            settled = self._store.settle(verdicts, taker)
         except (DBAPIError, StatementTooLarge) as error:
             if isinstance(error, DBAPIError) and (is_disconnect(error) or is_conflict(error)):
                 raise  # the database's trouble, not an end's: they are kept
             self._write_apart(batch, error)
             return
+        self.claimed.extend(settled.claims)
         self.unwritten -= {(claim.id, claim.token) for claim, _ in batch if claim.id not in settled.held}
         _tell(batch, settled)
         if settled.held:

@@ -61,6 +61,11 @@ class Throttle:
                 self._next_token = min(self._next_token, bucket.expected_time(1))
         return [lane for lane in ready if workers[lane] not in limited or lane in caps], caps
 
+    def unlimited(self, lanes: Mapping[int, str]) -> Mapping[int, str]:
+        """Those of `lanes` whose workers have no limit."""
+        limited = self._buckets(set(lanes.values()))
+        return {lane: worker for lane, worker in lanes.items() if worker not in limited} if limited else lanes
+
     def next_token(self) -> float:
         """Seconds until a lane that the last `allow` left out gets a token. Told once, so that nobody waits in vain."""
         seconds, self._next_token = self._next_token, inf

@@ -29,12 +29,13 @@ from celery_workmanager.store import (
     upkeeping,
 )
 from celery_workmanager.store.finishing import Settled
+from celery_workmanager.store.following import Taker
 from celery_workmanager.store.graph import HeldByOthers
 from celery_workmanager.store.taking import TakingStore
 from celery_workmanager.verdict import Verdict
 from celery_workmanager.work import State, StopReason
 
-__all__ = ["Settled", "Store"]
+__all__ = ["Settled", "Store", "Taker"]
 
 
 class Store(TakingStore):
@@ -209,14 +210,15 @@ class Store(TakingStore):
         """Replace the progress of running works."""
         return self._write(lambda conn: claiming.write_progress(conn, entries))
 
-    def settle(self, verdicts: Sequence[Verdict]) -> Settled:
+    def settle(self, verdicts: Sequence[Verdict], taker: Taker | None = None) -> Settled:
         """Write verdicts, each on another work, in one transaction; `held`: not now, try again. Raises DBAPIError.
 
-        On PostgreSQL those that only finish their works are a transaction before it, which is one statement.
+        `taker` claims works that are unblocked by it. On PostgreSQL those that only finish their works are a
+        transaction before it, which is one statement.
         """
         done = self._settle_plain([verdict for verdict in verdicts if verdict.is_plain])
         others = [verdict for verdict in verdicts if verdict.id not in done]
-        settled = self._settle_others(others) if others else Settled()
+        settled = self._settle_others(others, taker) if others else Settled()
         settled.accepted |= done
         return settled
 
@@ -227,12 +229,12 @@ class Store(TakingStore):
         self.release([verdict.id for verdict in verdicts if verdict.has_permits and verdict.id in done])
         return done
 
-    def _settle_others(self, verdicts: Sequence[Verdict]) -> Settled:
+    def _settle_others(self, verdicts: Sequence[Verdict], taker: Taker | None) -> Settled:
         held: set[str] = set()
         while True:
             now = [verdict for verdict in verdicts if verdict.id not in held]
             try:
-                settled: Settled = self._write(lambda conn, now=now: self._settle(conn, now))  # type: ignore[misc]
+                settled: Settled = self._write(lambda conn, now=now: self._settle(conn, now, taker))  # type: ignore[misc]
             except HeldByOthers as others:
                 # Which parent a held descendant belongs to is not worth a query: those with children wait together.
                 held |= self._with_children(now) if len(now) > 1 else {verdict.id for verdict in now}
@@ -243,9 +245,9 @@ class Store(TakingStore):
             self.release([verdict.id for verdict in now if verdict.has_permits])
             return settled
 
-    def _settle(self, connection: Connection, verdicts: Sequence[Verdict]) -> Settled:
-        settled = finishing.settle(connection, verdicts, self.clock.now(), self.terms)
-        if settled.unblocked or any(verdict.state is State.ENQUEUED for verdict in verdicts):
+    def _settle(self, connection: Connection, verdicts: Sequence[Verdict], taker: Taker | None) -> Settled:
+        settled = finishing.settle(connection, verdicts, self.clock.now(), self.terms, taker=taker)
+        if settled.unblocked > len(settled.claims) or any(verdict.state is State.ENQUEUED for verdict in verdicts):
             ring(connection)
         return settled
 

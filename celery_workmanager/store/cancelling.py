@@ -13,7 +13,6 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
-    Row,
     Select,
     SmallInteger,
     String,
@@ -28,7 +27,7 @@ from celery_workmanager.lifecycle import Move, leaves, reaches
 from celery_workmanager.news import note
 from celery_workmanager.store import aftermath, periods, stops
 from celery_workmanager.store.aftermath import bad_end
-from celery_workmanager.store.graph import lock_descendants, lock_works
+from celery_workmanager.store.graph import Locked, lock_descendants, lock_works
 from celery_workmanager.store.many import Given, Many
 from celery_workmanager.tables import member, state_in, tag, work
 from celery_workmanager.terms import Terms, prune_moment
@@ -105,7 +104,7 @@ def cancel_with_descendants(
 
 def _note(
     connection: Connection,
-    doomed: Sequence[Row[Any]],
+    doomed: Sequence[Locked],
     binds: Sequence[dict[str, Any]],
     change: Change,
     roots: frozenset[str],
@@ -116,11 +115,11 @@ def _note(
     note(connection, Change.CANCELLED, (_event(row, bind) for row, bind in both if row.id not in special))
 
 
-def _event(row: Row[Any], bind: dict[str, Any]) -> WorkEvent:
+def _event(row: Locked, bind: dict[str, Any]) -> WorkEvent:
     return WorkEvent(row.id, row.worker, reaches(Move.CANCEL), StopReason(bind["reason"]), row.node)
 
 
-def _cancelled(row: Row[Any], now: int, terms: Terms, reason: StopReason, error: str | None) -> dict[str, Any]:
+def _cancelled(row: Locked, now: int, terms: Terms, reason: StopReason, error: str | None) -> dict[str, Any]:
     is_told = row.state == State.RUNNING or reason is StopReason.QUOTA
     return {
         "key": row.id,

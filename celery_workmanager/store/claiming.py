@@ -37,6 +37,7 @@ from celery_workmanager.lanes import Lane, lane_read
 from celery_workmanager.lifecycle import Move, leaves, reaches
 from celery_workmanager.outcome import Claim, Standing
 from celery_workmanager.pauses import LanePauses
+from celery_workmanager.sentences import Sentence
 from celery_workmanager.store import two_steps
 from celery_workmanager.store.deleting import chunks
 from celery_workmanager.store.many import Given, Many
@@ -182,6 +183,7 @@ _CLAIMED = (
     work.c.options, STANDING, work.c.has_children,
 )  # fmt: skip
 _BY_URGENCY = itemgetter(0, 1, 3)
+_UNEXPIRED = or_(work.c.expires_at.is_(None), work.c.expires_at > bindparam("at"))
 
 
 _TAKING = update(work).values(ready_lane=null(), node=bindparam("by"), token=bindparam("with_token"))
@@ -201,10 +203,7 @@ def _heads(lanes: int) -> Any:
 def _arm(position: int, dialect: str) -> Select[Any]:
     arm = (
         select(work.c.id, work.c.urgency, work.c.run_at)
-        .where(
-            work.c.ready_lane == bindparam(f"lane_{position}"),
-            or_(work.c.expires_at.is_(None), work.c.expires_at > bindparam("at")),
-        )
+        .where(work.c.ready_lane == bindparam(f"lane_{position}"), _UNEXPIRED)
         .order_by(work.c.urgency, work.c.run_at, work.c.id)
         .limit(bindparam(f"most_{position}"))
     )
@@ -251,18 +250,19 @@ def claim(
     return claims
 
 
-_THIS_ONE = (work.c.id == bindparam("key"), work.c.ready_lane.is_not(None), LANE_IS_OPEN, NODE_IS_OPEN)
-_CLAIM_ONE = _claiming(*_THIS_ONE)
+_THIS_ONE = (work.c.id == bindparam("key"), work.c.ready_lane.is_not(None), _UNEXPIRED, LANE_IS_OPEN, NODE_IS_OPEN)
+_CLAIM_ONE = Sentence(_claiming(*_THIS_ONE))
 _LOCK_ONE = select(*_CLAIMED).where(*_THIS_ONE).with_for_update()
 
 
-def claim_one(connection: Connection, work_id: str, *, node: str, token: int) -> list[Claim]:
+def claim_one(connection: Connection, work_id: str, *, node: str, token: int, now: int) -> list[Claim]:
     """Claim this very work, if it may be claimed now; an empty list otherwise."""
-    binds = {"key": work_id, "by": node, "with_token": token, "most": 1}
+    binds = {"key": work_id, "by": node, "with_token": token, "at": now}
+    rows: Sequence[Any]
     if is_mysql(connection):
-        rows = two_steps.claim(connection, _LOCK_ONE, _TAKE_ONE, binds, _BY_URGENCY)
+        rows = two_steps.claim(connection, _LOCK_ONE, _TAKE_ONE, {**binds, "most": 1}, _BY_URGENCY)
     else:
-        rows = connection.execute(_CLAIM_ONE, binds).all()
+        rows = _CLAIM_ONE.say(connection, binds)
     claims = [_as_claim(row, node, token) for row in rows]
     _add_outputs_of_prerequisites(connection, claims)
     return claims
@@ -297,17 +297,21 @@ def standing_of(text: str) -> Standing:
     return Standing(count, at, None if override_at == _NO_MOMENT else override_at, generation, was_begun=was_begun)
 
 
+_OUTPUTS = (
+    select(edge.c.child, work.c.output).join(work, work.c.id == edge.c.parent).order_by(edge.c.child, edge.c.position)
+)
+_OUTPUTS_FOR_ONE = Sentence(_OUTPUTS.where(edge.c.child == bindparam("child")))
+
+
 def _add_outputs_of_prerequisites(connection: Connection, claims: Sequence[Claim]) -> None:
     by_id = {each.id: each for each in claims}
-    for some in chunks(list(by_id)):
-        outputs = (
-            select(edge.c.child, work.c.output)
-            .join(work, work.c.id == edge.c.parent)
-            .where(edge.c.child.in_(some))
-            .order_by(edge.c.child, edge.c.position)
-        )
-        for child, output in connection.execute(outputs):
-            by_id[child].inputs.append(output or _NO_OPTIONS)
+    if len(by_id) == 1:
+        outputs = _OUTPUTS_FOR_ONE.say(connection, {"child": claims[0].id})
+    else:
+        found = (connection.execute(_OUTPUTS.where(edge.c.child.in_(some))) for some in chunks(list(by_id)))
+        outputs = [row for rows in found for row in rows]
+    for child, output in outputs:
+        by_id[child].inputs.append(output or _NO_OPTIONS)
 
 
 def _started(change: Update, given: Given) -> Update:

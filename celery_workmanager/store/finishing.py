@@ -11,16 +11,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Integer, String, Text, Update, case, func, select, update
+from sqlalchemy import BigInteger, Connection, Integer, String, Text, Update, bindparam, case, func, select, update
 
 from celery_workmanager.events import Change, WorkEvent
 from celery_workmanager.inheritance import Failed, inherited_errors
 from celery_workmanager.lifecycle import Move, leaves, reaches
 from celery_workmanager.news import note
-from celery_workmanager.store import aftermath, ending, periods, stops
+from celery_workmanager.outcome import Claim
+from celery_workmanager.sentences import Sentence
+from celery_workmanager.store import aftermath, ending, following, periods, stops
 from celery_workmanager.store.aftermath import BadEnd, bad_end
 from celery_workmanager.store.deleting import chunks
-from celery_workmanager.store.graph import lock_descendants, lock_works, ways_down
+from celery_workmanager.store.following import Taker
+from celery_workmanager.store.graph import Locked, lock_descendants, lock_works, ways_down
 from celery_workmanager.store.many import Given, Many
 from celery_workmanager.store.owning import Own, as_they_were, look_at
 from celery_workmanager.store.replacing import replace_work
@@ -45,6 +48,8 @@ class Settled:
     #: Another transaction holds the work or a child: try again.
     held: set[str] = field(default_factory=set)
     unblocked: int = 0
+    #: Works that were unblocked, and claimed at once.
+    claims: list[Claim] = field(default_factory=list)
 
 
 def _free(connection: Connection, finished: Sequence[str]) -> None:
@@ -54,11 +59,17 @@ def _free(connection: Connection, finished: Sequence[str]) -> None:
 
 
 def settle(
-    connection: Connection, verdicts: Sequence[Verdict], now: int, terms: Terms, *, wait: bool = False
+    connection: Connection,
+    verdicts: Sequence[Verdict],
+    now: int,
+    terms: Terms,
+    *,
+    wait: bool = False,
+    taker: Taker | None = None,
 ) -> Settled:
     """Write `verdicts` in one transaction; raises HeldByOthers when a child is held (the caller leaves that one out).
 
-    With `wait` (a transaction of the user's own) locks are waited for instead.
+    With `wait` (a transaction of the user's own) locks are waited for instead. `taker` claims what is unblocked.
     """
     settled = Settled()
     by_id = {verdict.id: verdict for verdict in verdicts}
@@ -84,7 +95,10 @@ def settle(
     parents = [verdict for verdict in mine if rows[verdict.id].has_children]
     succeeded = [verdict.id for verdict in parents if verdict.state is State.SUCCEEDED]
     failed = [Failed(each.id, each.error, each.chord) for each in parents if each.state is State.FAILED]
-    settled.unblocked = release_children(connection, succeeded, now, wait=wait) if succeeded else 0
+    released = release_children(connection, succeeded, now, wait=wait) if succeeded else []
+    settled.unblocked = len(released)
+    if taker is not None:
+        settled.claims = following.claim(connection, released, taker, now)
     if failed:
         fail_descendants(connection, failed, now, terms, wait=wait)
     ends = (BadEnd(each.id, each.state, each.error, each.errbacks) for each in mine if each.errbacks)
@@ -161,17 +175,30 @@ _WAIT_ON = Many(
 )
 
 
-def release_children(connection: Connection, parents: Sequence[str], now: int, *, wait: bool = False) -> int:
-    """Take succeeded `parents` off the counters of their children; returns how many children are ENQUEUED by that.
+_CHILDREN = select(edge.c.child, func.count()).group_by(edge.c.child)
+_CHILDREN_OF_ONE = Sentence(_CHILDREN.where(edge.c.parent == bindparam("parent")))
+
+
+def _children_of(connection: Connection, parents: Sequence[str]) -> Counter[str]:
+    """How many of `parents` each of their children has."""
+    counts: Counter[str] = Counter()
+    if len(parents) == 1:
+        counts.update({str(row[0]): int(row[1]) for row in _CHILDREN_OF_ONE.say(connection, {"parent": parents[0]})})
+    else:
+        for some in chunks(parents):
+            counts.update(dict(connection.execute(_CHILDREN.where(edge.c.parent.in_(some))).all()))
+    return counts
+
+
+def release_children(connection: Connection, parents: Sequence[str], now: int, *, wait: bool = False) -> list[Locked]:
+    """Take succeeded `parents` off the counters of their children; returns the children that are ENQUEUED by that.
 
     The children are locked first and then counted down: two parents that finish together can't both miss the last.
     """
-    counts: Counter[str] = Counter()
-    for some in chunks(parents):
-        counted = select(edge.c.child, func.count()).where(edge.c.parent.in_(some)).group_by(edge.c.child)
-        counts.update(dict(connection.execute(counted).all()))
+    counts = _children_of(connection, parents)
     children = lock_works(connection, counts, wait=wait)
-    unblock, waiting = [], []
+    unblocked: list[Locked] = []
+    waiting = []
     for child in children.values():
         if child.state != State.BLOCKED:
             continue
@@ -179,20 +206,20 @@ def release_children(connection: Connection, parents: Sequence[str], now: int, *
         if left > 0:
             waiting.append({"key": child.id, "count": left})
         else:
-            unblock.append(unblocked_binds(child, now))
+            unblocked.append(child)
     _WAIT_ON.write(connection, waiting)
-    UNBLOCK.write(connection, unblock)
-    if unblock:
-        note(connection, Change.UNBLOCKED, (unblocked_event(children[each["key"]]) for each in unblock))
-    return len(unblock)
+    UNBLOCK.write(connection, [unblocked_binds(child, now) for child in unblocked])
+    if unblocked:
+        note(connection, Change.UNBLOCKED, map(unblocked_event, unblocked))
+    return unblocked
 
 
-def unblocked_event(child: Any) -> WorkEvent:
+def unblocked_event(child: Locked) -> WorkEvent:
     """What is told of a work that waits for nothing any more."""
     return WorkEvent(child.id, child.worker, reaches(Move.UNBLOCK))
 
 
-def unblocked_binds(child: Any, now: int) -> dict[str, Any]:
+def unblocked_binds(child: Locked, now: int) -> dict[str, Any]:
     """The parameters that make a BLOCKED work ENQUEUED: its delay counts from now."""
     delay = json.loads(child.options).get("initial_delay", 0)
     ready = ready_columns(first_run_at(now, delay), child.lane, now)

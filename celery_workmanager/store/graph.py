@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import NamedTuple
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, bindparam, select
 
 from celery_workmanager.database import locking
+from celery_workmanager.sentences import Sentence
 from celery_workmanager.store.deleting import chunks
 from celery_workmanager.tables import edge, work
 
-_LOCKED = (
-    work.c.id,
-    work.c.worker,
-    work.c.state,
-    work.c.token,
-    work.c.node,
-    work.c.lane,
-    work.c.waits_for,
-    work.c.options,
-    work.c.enqueued_at,
-)
+
+class Locked(NamedTuple):
+    """A work whose row is locked. Its values are as the driver gives them."""
+
+    id: str
+    worker: str
+    state: int
+    token: int | None
+    node: str | None
+    lane: int
+    urgency: int
+    waits_for: int | None
+    options: str
+    enqueued_at: int | None
+
+
+_LOCKED = select(*(work.c[name] for name in Locked._fields))
+_ONE = _LOCKED.where(work.c.id == bindparam("id"))
+#: Most have one child, as the links of a chain do.
+_LOCK_ONE = {skip: Sentence(_ONE.with_for_update(skip_locked=skip)) for skip in (False, True)}
 
 
 class HeldByOthers(Exception):
@@ -57,12 +67,12 @@ def descendants_of(connection: Connection, roots: Iterable[str]) -> list[str]:
     return list(ways_down(connection, roots))
 
 
-def lock_descendants(connection: Connection, roots: Sequence[str], *, wait: bool) -> dict[str, Row[Any]]:
+def lock_descendants(connection: Connection, roots: Sequence[str], *, wait: bool) -> dict[str, Locked]:
     """Lock everything downstream of `roots`, whose own rows are locked already.
 
     A new edge needs its parent's lock: what is locked gets no more children, what got some before is looked at again.
     """
-    rows: dict[str, Row[Any]] = {}
+    rows: dict[str, Locked] = {}
     seen: set[str] = set()
     fresh = descendants_of(connection, roots)
     while fresh:
@@ -73,13 +83,16 @@ def lock_descendants(connection: Connection, roots: Sequence[str], *, wait: bool
     return rows
 
 
-def lock_works(connection: Connection, ids: Iterable[str], *, wait: bool) -> dict[str, Row[Any]]:
+def lock_works(connection: Connection, ids: Iterable[str], *, wait: bool) -> dict[str, Locked]:
     """Lock the rows of `ids` in id order. Without `wait`, rows that others hold raise HeldByOthers."""
     wanted = sorted(set(ids))
-    found: dict[str, Row[Any]] = {}
-    for some in chunks(wanted):
-        statement = select(*_LOCKED).where(work.c.id.in_(some)).order_by(work.c.id)
-        found |= {row.id: row for row in connection.execute(locking(statement, connection, skip=not wait))}
+    found: dict[str, Locked] = {}
+    if len(wanted) == 1:
+        found = {row[0]: Locked(*row) for row in _LOCK_ONE[not wait].say(connection, {"id": wanted[0]})}
+    else:
+        for some in chunks(wanted):
+            statement = locking(_LOCKED.where(work.c.id.in_(some)).order_by(work.c.id), connection, skip=not wait)
+            found |= {row[0]: Locked(*row) for row in connection.execute(statement)}
     if not wait and len(found) < len(wanted):
         _refuse_held(connection, [each for each in wanted if each not in found])
     return found

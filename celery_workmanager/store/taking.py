@@ -14,6 +14,7 @@ from celery_workmanager.outcome import Claim, Ending, Outcome
 from celery_workmanager.store import claiming, limiting, periods, quotas
 from celery_workmanager.store.base import StoreBase
 from celery_workmanager.store.finishing import Settled
+from celery_workmanager.store.following import Taker
 from celery_workmanager.verdict import Verdict, catch_up, judge
 from celery_workmanager.work import WorkError
 
@@ -28,8 +29,8 @@ Broken = list[tuple[Claim, InvalidRequest]]
 class TakingStore(StoreBase):
     """Claims works; works under limits of the fleet with permits, which it takes back."""
 
-    def settle(self, verdicts: Sequence[Verdict]) -> Settled:
-        """Write verdicts."""
+    def settle(self, verdicts: Sequence[Verdict], taker: Taker | None = None) -> Settled:
+        """Write verdicts; `taker` claims what they unblock."""
         raise NotImplementedError
 
     def claim(self, lanes: Sequence[int], node: str, token: int, limit: int, **care: Any) -> list[Claim]:
@@ -41,7 +42,7 @@ class TakingStore(StoreBase):
         """Claim this very work, if it may be claimed now and its limits have room."""
 
         def one(connection: Connection) -> limiting.Admission:
-            claims = claiming.claim_one(connection, work_id, node=node, token=token)
+            claims = claiming.claim_one(connection, work_id, node=node, token=token, now=self.clock.now())
             return limiting.admit(connection, claims, 1, self.clock.now())
 
         admission = self.database.run(one, relaxed=True)

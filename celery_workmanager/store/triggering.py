@@ -75,8 +75,9 @@ def fire(store: Store, seen: Waiting, triggered: Triggered, node: str, token: in
     """
     options = seen.options | {"triggered": triggered.to_json()}
     lane = Lane.of(seen.queue, seen.worker, options)
+    now = store.clock.now()
     binds = {
-        "key": seen.id, "seen_lane": seen.lane, "seen_generation": seen.generation, "at": store.clock.now(),
+        "key": seen.id, "seen_lane": seen.lane, "seen_generation": seen.generation, "at": now,
         "told": json.dumps(options), "next_lane": lane.number, "by": node,
     }  # fmt: skip
 
@@ -86,6 +87,6 @@ def fire(store: Store, seen: Waiting, triggered: Triggered, node: str, token: in
         if lane.mark == LIMIT:
             ring(connection)
             return []
-        return claiming.claim_one(connection, seen.id, node=node, token=token)
+        return claiming.claim_one(connection, seen.id, node=node, token=token, now=now)
 
     return store.database.run(claimed)
