@@ -146,8 +146,9 @@ class Dispatcher:
             again = self._may_claim() and self._claim()
             again |= self._write_down()
         else:
-            again = self._write_down()
-            again |= self._may_claim() and self._claim()
+            self._write_down()
+            # What an end unblocks comes with it, and nothing else waited: a look would only take its time.
+            again = not self._settlement.brings_claims and self._may_claim() and self._claim()
         return again or bool(self._ended)
 
     def _write_down(self) -> bool:

@@ -41,6 +41,8 @@ class Settlement:
         self.unwritten: set[tuple[str, int]] = set()
         self._try_held_at = 0.0
         self._under_way: Future[bool] | None = None
+        #: Whether what is under way will claim what it unblocks.
+        self.brings_claims = False
         #: What the ends have unblocked and their taker has claimed; for the dispatcher.
         self.claimed: deque[Claim] = deque()
         self.patience = PATIENCE
@@ -62,7 +64,7 @@ class Settlement:
         """
         if self._under_way is not None:
             self._under_way.exception(FAREWELL)  # waits; what it couldn't write is tried again now
-            self._under_way = None
+            self._under_way, self.brings_claims = None, False
         return self._write_first(len(self._new), taker)
 
     def write_aside(
@@ -76,15 +78,16 @@ class Settlement:
         One call at a time. What is added meanwhile waits for the next one, so that whatever has to be written before
         an end still is. Returns, or raises, what became of the last call.
         """
-        if self._under_way is None:
-            if not self._new and not self._may_try_held():
+        wrote = False
+        if self._under_way is not None:
+            if not self._under_way.done():
                 return False
-            self._under_way = Future()
+            over, self._under_way, self.brings_claims = self._under_way, None, False
+            wrote = over.result()
+        if self._new or self._may_try_held():
+            self._under_way, self.brings_claims = Future(), taker is not None
             make(partial(self._report, self._under_way, len(self._new), taker, on_end))
-        if not self._under_way.done():
-            return False
-        over, self._under_way = self._under_way, None
-        return over.result()
+        return wrote
 
     def _report(self, written: Future[bool], count: int, taker: Taker | None, on_end: Callable[[], object]) -> None:
         try:

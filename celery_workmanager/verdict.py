@@ -94,10 +94,19 @@ class Verdict:
     @property
     def is_plain(self) -> bool:
         """Whether it only finishes its own work, as far as is known: nothing is stopped, replaced or caused by it."""
+        return not self.has_children and self._is_simple
+
+    @property
+    def only_releases(self) -> bool:
+        """Whether it only finishes its own work, so that others need no longer wait for it, as far as is known."""
+        return self.has_children and self.state is State.SUCCEEDED and self._is_simple
+
+    @property
+    def _is_simple(self) -> bool:
         return (
             self.state.is_finished
             and self.stop_reason is StopReason.NOT_STOPPED
-            and not (self.has_children or self.errbacks)
+            and not self.errbacks
             and self.input is None
             and self.replacement is None
             and self.period is None

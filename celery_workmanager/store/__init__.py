@@ -25,6 +25,7 @@ from celery_workmanager.store import (
     inserting,
     leasing,
     short_ways,
+    succeeding,
     updating,
     upkeeping,
 )
@@ -213,21 +214,23 @@ class Store(TakingStore):
     def settle(self, verdicts: Sequence[Verdict], taker: Taker | None = None) -> Settled:
         """Write verdicts, each on another work, in one transaction; `held`: not now, try again. Raises DBAPIError.
 
-        `taker` claims works that are unblocked by it. On PostgreSQL those that only finish their works are a
-        transaction before it, which is one statement.
+        `taker` claims works that are unblocked by it. On PostgreSQL those that only finish their works, and those that
+        others have waited for, are transactions before it, which are one statement each.
         """
-        done = self._settle_plain([verdict for verdict in verdicts if verdict.is_plain])
-        others = [verdict for verdict in verdicts if verdict.id not in done]
-        settled = self._settle_others(others, taker) if others else Settled()
-        settled.accepted |= done
-        return settled
+        settled = self._settle_quickly(verdicts, taker)
+        others = [verdict for verdict in verdicts if verdict.id not in settled.accepted]
+        return settled.and_then(self._settle_others(others, None if settled.claims else taker)) if others else settled
 
-    def _settle_plain(self, verdicts: Sequence[Verdict]) -> set[str]:
-        if not verdicts or self.database.dialect != "postgresql" or self.database.is_joined:
-            return set()
-        done = self._write_single(lambda conn: ending.write_plain(conn, verdicts, self.clock.now()))
-        self.release([verdict.id for verdict in verdicts if verdict.has_permits and verdict.id in done])
-        return done
+    def _settle_quickly(self, verdicts: Sequence[Verdict], taker: Taker | None) -> Settled:
+        settled, now = Settled(), self.clock.now()
+        if self.database.dialect != "postgresql" or self.database.is_joined:
+            return settled
+        if parents := [verdict for verdict in verdicts if verdict.only_releases]:
+            settled = self._write_single(lambda conn: succeeding.write(conn, parents, now, taker))
+        if plain := [verdict for verdict in verdicts if verdict.is_plain]:
+            settled.accepted |= self._write_single(lambda conn: ending.write_plain(conn, plain, now))
+        self.release([each.id for each in verdicts if each.has_permits and each.id in settled.accepted])
+        return settled
 
     def _settle_others(self, verdicts: Sequence[Verdict], taker: Taker | None) -> Settled:
         held: set[str] = set()

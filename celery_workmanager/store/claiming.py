@@ -45,7 +45,7 @@ from celery_workmanager.store.marks import LANE_IS_OPEN, NODE_IS_OPEN, STAMP
 from celery_workmanager.tables import OF_LANES, edge, pause, state_in, work
 from celery_workmanager.work import State, StopReason
 
-_NO_OPTIONS = "{}"
+NO_OPTIONS = "{}"
 #: In the text of `STANDING`: sooner than any moment that can be asked for.
 _NO_MOMENT = -(1 << 62)
 
@@ -177,11 +177,13 @@ def _claim_from(lanes: int, dialect: str) -> Update:
 
 
 #: What a claim reads. Rows are unpacked in this order: columns by their names cost a quarter of a claim.
-_CLAIMED = (
+CLAIMED = (
     work.c.urgency, work.c.run_at, work.c.has_parents, work.c.id, work.c.worker, work.c.queue,
     work.c.run_attempt_count, work.c.interruptions, work.c.generation, work.c.enqueued_at, work.c.input,
     work.c.options, STANDING, work.c.has_children,
 )  # fmt: skip
+#: The place of the worker's name among them.
+WORKER = CLAIMED.index(work.c.worker)
 _BY_URGENCY = itemgetter(0, 1, 3)
 _UNEXPIRED = or_(work.c.expires_at.is_(None), work.c.expires_at > bindparam("at"))
 
@@ -192,12 +194,12 @@ _TAKE = _TAKE_ONE.where(bindparam("stamp") == STAMP)
 
 
 def _claiming(*guards: ColumnElement[bool]) -> Update:
-    return _TAKING.where(*guards).returning(*_CLAIMED)
+    return _TAKING.where(*guards).returning(*CLAIMED)
 
 
 @lru_cache(maxsize=MOST_LANES)
 def _heads(lanes: int) -> Any:
-    return two_steps.heads([_arm(position, "mysql").with_only_columns(*_CLAIMED) for position in range(lanes)])
+    return two_steps.heads([_arm(position, "mysql").with_only_columns(*CLAIMED) for position in range(lanes)])
 
 
 def _arm(position: int, dialect: str) -> Select[Any]:
@@ -245,14 +247,16 @@ def claim(
     else:
         rows = connection.execute(_claim_from(len(some), connection.dialect.name), binds).all()
     rows = sorted(rows, key=_BY_URGENCY)
-    claims = [_as_claim(row, node, token) for row in rows]
-    _add_outputs_of_prerequisites(connection, [c for c, row in zip(claims, rows, strict=True) if row.has_parents])
+    claims = [as_claim(row, node, token) for row in rows]
+    add_outputs_of_prerequisites(connection, [c for c, row in zip(claims, rows, strict=True) if row.has_parents])
     return claims
 
 
-_THIS_ONE = (work.c.id == bindparam("key"), work.c.ready_lane.is_not(None), _UNEXPIRED, LANE_IS_OPEN, NODE_IS_OPEN)
+#: Of a work that is ready: that the node ``by`` may claim it at the moment ``at``.
+MAY_BE_CLAIMED = (_UNEXPIRED, LANE_IS_OPEN, NODE_IS_OPEN)
+_THIS_ONE = (work.c.id == bindparam("key"), work.c.ready_lane.is_not(None), *MAY_BE_CLAIMED)
 _CLAIM_ONE = Sentence(_claiming(*_THIS_ONE))
-_LOCK_ONE = select(*_CLAIMED).where(*_THIS_ONE).with_for_update()
+_LOCK_ONE = select(*CLAIMED).where(*_THIS_ONE).with_for_update()
 
 
 def claim_one(connection: Connection, work_id: str, *, node: str, token: int, now: int) -> list[Claim]:
@@ -263,12 +267,13 @@ def claim_one(connection: Connection, work_id: str, *, node: str, token: int, no
         rows = two_steps.claim(connection, _LOCK_ONE, _TAKE_ONE, {**binds, "most": 1}, _BY_URGENCY)
     else:
         rows = _CLAIM_ONE.say(connection, binds)
-    claims = [_as_claim(row, node, token) for row in rows]
-    _add_outputs_of_prerequisites(connection, claims)
+    claims = [as_claim(row, node, token) for row in rows]
+    add_outputs_of_prerequisites(connection, claims)
     return claims
 
 
-def _as_claim(row: Any, node: str, token: int) -> Claim:
+def as_claim(row: Any, node: str, token: int) -> Claim:
+    """The claim that a row of `CLAIMED` columns makes."""
     urgency, run_at, _, key, worker, queue, attempts, interruptions, generation, enqueued_at, given, *rest = row
     options, standing, has_children = rest
     return Claim(
@@ -283,7 +288,7 @@ def _as_claim(row: Any, node: str, token: int) -> Claim:
         inputs=[given],
         enqueued_at=enqueued_at or 0,
         run_at=run_at,
-        options={} if options == _NO_OPTIONS else json.loads(options),
+        options={} if options == NO_OPTIONS else json.loads(options),
         standing=None if standing is None else standing_of(standing),
         urgency=urgency,
         has_children=bool(has_children),
@@ -303,7 +308,8 @@ _OUTPUTS = (
 _OUTPUTS_FOR_ONE = Sentence(_OUTPUTS.where(edge.c.child == bindparam("child")))
 
 
-def _add_outputs_of_prerequisites(connection: Connection, claims: Sequence[Claim]) -> None:
+def add_outputs_of_prerequisites(connection: Connection, claims: Sequence[Claim]) -> None:
+    """Give `claims` the outputs of the works they have waited for, in order."""
     by_id = {each.id: each for each in claims}
     if len(by_id) == 1:
         outputs = _OUTPUTS_FOR_ONE.say(connection, {"child": claims[0].id})
@@ -311,7 +317,7 @@ def _add_outputs_of_prerequisites(connection: Connection, claims: Sequence[Claim
         found = (connection.execute(_OUTPUTS.where(edge.c.child.in_(some))) for some in chunks(list(by_id)))
         outputs = [row for rows in found for row in rows]
     for child, output in outputs:
-        by_id[child].inputs.append(output or _NO_OPTIONS)
+        by_id[child].inputs.append(output or NO_OPTIONS)
 
 
 def _started(change: Update, given: Given) -> Update:

@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 
 from celery_workmanager.lifecycle import Move, leaves
+from celery_workmanager.sentences import Sentence
 from celery_workmanager.store import lists
 from celery_workmanager.store.many import Given, Many
 from celery_workmanager.store.owning import Own
@@ -32,7 +33,7 @@ from celery_workmanager.work import State
 _RUN = leaves(Move.SUCCEED)
 
 #: The parameters of a settlement with their types, one set a verdict.
-_PARAMETERS: dict[str, Any] = {
+PARAMETERS: dict[str, Any] = {
     "key": Text,
     "run": BigInteger,
     "to_state": SmallInteger,
@@ -54,8 +55,11 @@ _PARAMETERS: dict[str, Any] = {
 }
 
 
-def _settlement(settled: Update, given: Any, begins: Any) -> Update:
-    """`begins`: whether the start of the run is to be written. That of a short one is never written by itself."""
+def settlement(settled: Update, given: Any, begins: Any) -> Update:
+    """`settled` with what ends the runs that are `given`.
+
+    `begins`: whether the start of the run is to be written. That of a short one is never written by itself.
+    """
     over = given["is_over"] == 1
     was_privileged = (given["unprivileged"] == 1) & (work.c.urgency < 0)
     values: dict[str, Any] = {
@@ -84,7 +88,8 @@ def _settlement(settled: Update, given: Any, begins: Any) -> Update:
     return settled.where(work.c.id == given["key"], work.c.token == given["run"], state_in(_RUN)).values(values)
 
 
-def _begins(given: Any) -> Any:
+def begins(given: Any) -> Any:
+    """Whether the start of a run is to be written with its end."""
     return given["began"].is_not(None) & (work.c.state == int(State.ENQUEUED))
 
 
@@ -95,17 +100,17 @@ _IDS = lists.taken_apart("key")
 
 def _settlement_of_arrays() -> Update:
     # One statement for the whole batch, whatever its size: a third of the cost of one statement a row.
-    given = lists.table_of(_PARAMETERS).c
-    return _settlement(update(work), given, _begins(given)).where(work.c.id == any_(_IDS))
+    given = lists.table_of(PARAMETERS).c
+    return settlement(update(work), given, begins(given)).where(work.c.id == any_(_IDS))
 
 
 def _plain_settlement() -> Update:
-    given = lists.table_of({**_PARAMETERS, "as_of": Integer})
+    given = lists.table_of({**PARAMETERS, "as_of": Integer})
     # Rows that others hold are passed over. What has changed since the claim is not for this statement.
     free = select(work.c.id).where(work.c.id == any_(_IDS)).order_by(work.c.id).with_for_update(skip_locked=True)
     chosen = select(free.cte("free").c.id).scalar_subquery()
     return (
-        _settlement(update(work), given.c, _begins(given.c))
+        settlement(update(work), given.c, begins(given.c))
         .where(
             work.c.id == any_(func.array(chosen)),
             work.c.generation == given.c.as_of,
@@ -123,24 +128,24 @@ def _with_new_input(change: Update, given: Given) -> Update:
 
 def _settlement_of_read(change: Update, given: Given) -> Update:
     # MySQL may read a state that it has assigned already: what the state was is said with the parameters.
-    return _settlement(change, given, given["begins"] == 1)
+    return settlement(change, given, given["begins"] == 1)
 
 
 _NEW_INPUT = Many({"key": String, "run": BigInteger, "call": Text}, _with_new_input)
-_SETTLE = Many({**_PARAMETERS, "key": String, "begins": SmallInteger}, _settlement_of_read)
+_SETTLE = Many({**PARAMETERS, "key": String, "begins": SmallInteger}, _settlement_of_read)
 _SETTLE_ARRAYS = _settlement_of_arrays()
-_SETTLE_PLAIN = _plain_settlement()
+_SETTLE_PLAIN = Sentence(_plain_settlement())
 
 
 def write(connection: Connection, verdicts: Sequence[Verdict], found: Mapping[str, Own], now: int) -> None:
     """Write `verdicts` on works whose rows are locked, as they were `found`."""
-    rows = [_binds(verdict, now) for verdict in verdicts]
+    rows = [binds(verdict, now) for verdict in verdicts]
     if not rows:
         return
     inputs = [{"key": each.id, "run": each.token, "call": each.input} for each in verdicts if each.input is not None]
     _NEW_INPUT.write(connection, inputs)
     if connection.dialect.name == "postgresql":
-        connection.execute(_SETTLE_ARRAYS, _by_columns(rows))
+        connection.execute(_SETTLE_ARRAYS, by_columns(rows))
     else:
         for row in rows:
             row["begins"] = int(row["began"] is not None and found[row["key"]].state == State.ENQUEUED)
@@ -153,15 +158,17 @@ def write_plain(connection: Connection, verdicts: Sequence[Verdict], now: int) -
     The others are as they were: another run may own their works, others may hold them, or there is more to be done.
     """
     generations = lists.joined([each.generation for each in verdicts])
-    binds = _by_columns([_binds(each, now) for each in verdicts]) | {"as_of": generations}
-    return set(connection.execute(_SETTLE_PLAIN, binds).scalars())
+    values = by_columns([binds(each, now) for each in verdicts]) | {"as_of": generations}
+    return {row[0] for row in _SETTLE_PLAIN.say(connection, values)}
 
 
-def _by_columns(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
-    return {name: lists.joined([row[name] for row in rows]) for name in _PARAMETERS}
+def by_columns(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The parameters of all verdicts as lists."""
+    return {name: lists.joined([row[name] for row in rows]) for name in PARAMETERS}
 
 
-def _binds(verdict: Verdict, now: int) -> dict[str, Any]:
+def binds(verdict: Verdict, now: int) -> dict[str, Any]:
+    """The parameters of one."""
     over = verdict.state.is_finished
     later = not over and verdict.run_at > now
     return {

@@ -51,6 +51,16 @@ class Settled:
     #: Works that were unblocked, and claimed at once.
     claims: list[Claim] = field(default_factory=list)
 
+    def and_then(self, later: Settled) -> Settled:
+        """Both together."""
+        return Settled(
+            self.accepted | later.accepted,
+            self.stale | later.stale,
+            self.held | later.held,
+            self.unblocked + later.unblocked,
+            self.claims + later.claims,
+        )
+
 
 def _free(connection: Connection, finished: Sequence[str]) -> None:
     # Not by the settlement: each of its works would pay for the index of those that are held.

@@ -6,7 +6,7 @@ it, and it takes no more than it can begin at once: nobody who has waited longer
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
@@ -22,7 +22,7 @@ class Taker:
 
     node: str
     token: int
-    lanes: Container[int]
+    lanes: Collection[int]
     room: int
 
 

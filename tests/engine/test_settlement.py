@@ -20,7 +20,7 @@ def broken(*errors):
     left = list(errors)
 
     def wrap(settle):
-        def call(verdicts):
+        def call(verdicts, *taker):
             if left:
                 raise left.pop(0)
             return settle(verdicts)
@@ -80,7 +80,7 @@ def test_an_end_that_the_database_refuses_fails_alone_with_the_reason(world, nod
     ids = list(node.running)
     settle = world.store.settle
 
-    def picky(verdicts):
+    def picky(verdicts, *taker):
         if any(verdict.output == '{"bad":1}' for verdict in verdicts):
             raise DataError("UPDATE", {}, Exception("value too odd"))
         return settle(verdicts)
@@ -98,7 +98,7 @@ def test_rows_that_others_hold_are_tried_again_alone_after_a_while(world, node, 
     ids = list(node.running)
     settle, batches, held = world.store.settle, [], {ids[0]}
 
-    def holding(verdicts):
+    def holding(verdicts, *taker):
         batches.append([verdict.id for verdict in verdicts])
         found = settle([verdict for verdict in verdicts if verdict.id not in held])
         return Settled(found.accepted, found.stale, {each.id for each in verdicts if each.id in held}, found.unblocked)
@@ -125,7 +125,7 @@ def test_an_outage_while_held_ends_are_tried_loses_none_of_them(world, node, mon
     ids = list(node.running)
     settle = world.store.settle
     answers = [lambda verdicts: Settled(held={each.id for each in verdicts}), broken(outage())(settle)]
-    monkeypatch.setattr(world.store, "settle", lambda verdicts: answers[0](verdicts))  # noqa: PLW0108 - the first one then
+    monkeypatch.setattr(world.store, "settle", lambda verdicts, _taker=None: answers[0](verdicts))
     for work_id in ids:
         node.ended(work_id)
     node.settle()
@@ -141,7 +141,7 @@ def test_an_outage_while_held_ends_are_tried_loses_none_of_them(world, node, mon
 def test_an_answer_that_was_lost_after_the_commit_is_no_harm(world, node, monkeypatch):
     settle, calls = world.store.settle, []
 
-    def lost(verdicts):
+    def lost(verdicts, *taker):
         found = settle(verdicts)
         calls.append(found)
         if len(calls) == 1:
