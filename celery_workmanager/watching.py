@@ -28,7 +28,7 @@ _POLL = 1000
 #: File systems round the moments of changes down by as much (microseconds).
 _ROUGH = 10_000
 
-#: Paths that have changed, and how long ago (microseconds).
+#: Paths that have changed, and how long ago at least (microseconds).
 Seen = Sequence[tuple[str, int]]
 
 
@@ -225,7 +225,7 @@ def _root_of(target: Target) -> tuple[str, bool]:
 
 
 def _changed_since(targets: Iterable[Target], since: int) -> Iterator[tuple[str, int]]:
-    """What of `targets` has changed since then, and how long ago that was."""
+    """What of `targets` has changed since then, and how long ago that was at least."""
     now = _now()
     for target in targets:
         found = False
@@ -235,7 +235,8 @@ def _changed_since(targets: Iterable[Target], since: int) -> Iterator[tuple[str,
             is_told = at >= since - _ROUGH if path != target.base or not _is_folder(path) else at > since and not found
             if is_told and target.covers(path):
                 found = True
-                yield path, max(0, now - at)
+                # Told as young as it may be: a moment that seems to be from before the enqueue would not count.
+                yield path, max(0, now - at - _ROUGH)
 
 
 def _walk(base: str, *, is_deep: bool) -> Iterator[tuple[str, int]]:

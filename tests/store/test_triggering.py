@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from celery_workmanager import watching
 from celery_workmanager.constraints import Constraints, ContentUriTrigger
 from celery_workmanager.file_triggers import FileTriggers
 from celery_workmanager.lanes import TRIGGER, lane_of
@@ -108,7 +110,7 @@ class Watcher:
         self.wanted.append({})
 
 
-def share(store: Store, watcher: Watcher | None) -> FileTriggers:
+def share(store: Store, watcher: Callable[[Callable[[Seen], None]], Any] | None) -> FileTriggers:
     lanes = {lane_of(QUEUE, WORKER): WORKER}
     return FileTriggers(store, store.clock, Offer(lambda: lanes, store.clock, Readings), watcher)
 
@@ -130,6 +132,42 @@ def test_only_what_waits_is_watched_and_claimed_when_its_changes_rest(store: Sto
     assert [each.id for each in files.claim(store.look([]), "node")] == ["a"]
     assert (watcher.wanted[-1], files.claim(store.look([]), "node")) == ({}, [])
     files.close()
+
+
+class Found:
+    """A watcher that finds a file whose moment the file system has rounded down to before the enqueue."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __call__(self, on_change: Callable[[Seen], None]) -> Found:
+        self.on_change = on_change
+        return self
+
+    def watch(self, wanted: Mapping[str, Watched]) -> None:
+        for each in wanted.values():
+            # The work was enqueued 4 ms after the moment that the file bears.
+            since = self.file.stat().st_ctime_ns // 1000 + 4_000
+            self.on_change([*watching._changed_since(each.targets, since)])
+
+    def close(self) -> None:
+        """Nothing to stop."""
+
+
+def test_a_change_right_after_the_enqueue_counts_however_rough_the_moments_of_files_are(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    file = tmp_path / "a"
+    file.touch()
+    moment = file.stat().st_ctime_ns // 1000
+    put(store, job("a", constraints=Constraints(content_uri_triggers=(ContentUriTrigger(str(file)),))))
+    move(store, 5_000)
+    monkeypatch.setattr(watching, "_now", lambda: moment + 9_000)
+    files = share(store, Found(file))
+    files.claim(store.look([]), "node")
+    move(store, 10 * SECOND)
+    (claim,) = files.claim(store.look([]), "node")
+    assert claim.options["triggered"]["uris"] == [str(file)]
 
 
 def test_without_watchfiles_nothing_is_claimed_and_the_log_says_so_once(store: Store, caplog: pytest.LogCaptureFixture):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from celery_workmanager import watching
 from celery_workmanager.constraints import ContentUriTrigger
 from celery_workmanager.triggers import Target
 from celery_workmanager.watching import FileWatcher, Seen, Watched, _changed_since
@@ -120,6 +121,16 @@ def test_what_changed_before_is_found_by_its_moment(watch: Watch, folder: Path):
     # Whoever was enqueued later doesn't want to know of it.
     later = file.stat().st_ctime_ns // 1000 + 20_000  # file systems are as rough as that
     assert [*_changed_since([Target.of(ContentUriTrigger(str(folder), trigger_for_descendants=True))], later)] == []
+
+
+def test_a_moment_that_was_rounded_down_is_told_as_young_as_it_may_be(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    file = touch(folder / "a")
+    moment = file.stat().st_ctime_ns // 1000
+    target = Target.of(ContentUriTrigger(str(folder / "*")))
+    # Enqueued 4 ms after the moment that the file system gave the change, and watched 5 ms later.
+    monkeypatch.setattr(watching, "_now", lambda: moment + 9_000)
+    ((path, age),) = _changed_since([target], moment + 4_000)
+    assert (Path(path), age <= 5_000) == (file, True)
 
 
 def test_who_comes_later_is_told_of_what_changed_before(watch: Watch, folder: Path):
