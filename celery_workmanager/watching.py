@@ -172,10 +172,11 @@ class _Eyes:
 
     def watch(self, told: threading.Event) -> list[tuple[str, int]]:
         """Wait for changes, a while at most; until `told`."""
-        patience = round(_LOOK_AGAIN * 1000) if len(self._eyes) == 1 else _BATCH
+        # A batch must be able to end before the other eye has its turn.
+        patience, batch = (_LOOK_AGAIN, _BATCH) if len(self._eyes) == 1 else (_BATCH / 1000, _BATCH // 2)
         found = set[str]()
         for is_deep, eye in self._eyes.items():
-            for path in _paths(eye.watch(_BATCH, _STEP, patience, told)):
+            for path in _seen_by(eye, batch, _Patience(told, patience)):
                 self._is_hurt |= any(path in some for some in self._folders.values())
                 found.add(path)
                 if is_deep and _is_folder(path) and not Path(path).is_symlink():
@@ -188,6 +189,34 @@ class _Eyes:
 
     def _covered(self, seen: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
         return [each for each in seen if any(target.covers(each[0]) for target in self._roots)]
+
+
+class _Enough(Exception):
+    """A watch ends without having seen anything whole."""
+
+
+class _Patience:
+    """Ends the watch of an eye after so many seconds, or when `told`: by raising `_Enough`.
+
+    An eye that is stopped by its own means, or whose time is up, forgets what it has seen meanwhile. One whose question
+    fails keeps it for the next time.
+    """
+
+    def __init__(self, told: threading.Event, seconds: float) -> None:
+        self._told, self._until = told, time.monotonic() + seconds
+
+    def is_set(self) -> bool:
+        """What an eye asks at each step."""
+        if self._told.is_set() or time.monotonic() >= self._until:
+            raise _Enough
+        return False
+
+
+def _seen_by(eye: Any, batch: int, patience: _Patience) -> set[str]:
+    try:
+        return _paths(eye.watch(batch, _STEP, 0, patience))
+    except _Enough:
+        return set()
 
 
 def _paths(answer: Any) -> set[str]:

@@ -6,6 +6,7 @@ import queue
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from celery_workmanager import watching
 from celery_workmanager.constraints import ContentUriTrigger
 from celery_workmanager.triggers import Target
-from celery_workmanager.watching import FileWatcher, Seen, Watched, _changed_since
+from celery_workmanager.watching import FileWatcher, Seen, Watched, _changed_since, _Eyes
 
 pytest.importorskip("watchfiles", reason="celery-workmanager[files] is not installed")
 
@@ -159,6 +160,23 @@ def test_other_targets_replace_the_former_ones_and_none_end_the_watch(watch: Wat
     assert not thread.is_alive()
     watch.want(folder / "b", key="c")
     watch.until(touch(folder / "b", "z"))
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["told", "out of patience"])
+def test_what_an_eye_has_seen_when_its_watch_is_ended_is_told_by_the_next(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *, is_told: bool
+):
+    eyes, told = _Eyes(), threading.Event()
+    eyes.open([Target.of(ContentUriTrigger(str(folder)))])
+    file = touch(folder / "a")
+    with monkeypatch.context() as patched:
+        if is_told:
+            told.set()
+        else:
+            patched.setattr(watching, "_LOOK_AGAIN", 0)
+        assert eyes.watch(told) == []
+    told.clear()
+    assert (str(file), 0) in eyes.watch(told)
 
 
 GREEN = """
