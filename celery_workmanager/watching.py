@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 _STEP, _BATCH = 20, 400
 #: Seconds between two looks whether folders have come that were waited for, and after an error.
 _LOOK_AGAIN = 5.0
+#: Seconds after which a folder that has come is looked into once more: by then what is in it is watched, too.
+_GROWN_UP = 1.0
 #: Milliseconds between two looks at files where the system can't tell of changes.
 _POLL = 1000
 #: File systems round the moments of changes down by as much (microseconds).
@@ -111,8 +113,8 @@ class FileWatcher:
         for key in new & wanted.keys():
             found = _changed_since(wanted[key].targets, since[key])
             self._tell(lambda found=found: [*islice(found, MOST_URIS + 1)])  # type: ignore[misc]
-        until = time.monotonic() + _LOOK_AGAIN
-        while not self._told.is_set() and time.monotonic() < until and self._eyes.see_all:
+        begun = time.monotonic()
+        while not self._told.is_set() and time.monotonic() < begun + self._eyes.rest and self._eyes.see_all:
             self._tell(lambda: self._eyes.watch(self._told))
 
     def _tell(self, job: Callable[[], Seen]) -> None:
@@ -134,10 +136,18 @@ class _Eyes:
         #: The folder by which each target is watched.
         self._roots: dict[Target, str] = {}
         self._opened_at = 0
+        #: Folders that have come below watched ones: since when they are looked into (the file system's time), and from
+        #: when on again (monotonic seconds). Their eye tells of a folder before it watches what is in it.
+        self._young: dict[str, tuple[int, float]] = {}
         #: A folder that was watched has come or gone.
         self._is_hurt = False
         #: Whether everything is watched where it is now.
         self.see_all = True
+
+    @property
+    def rest(self) -> float:
+        """Seconds until they are to be opened again."""
+        return _GROWN_UP if self._young else _LOOK_AGAIN
 
     def open(self, targets: Iterable[Target]) -> list[tuple[str, int]]:
         """Watch the folders that are there now; returns what has changed meanwhile and how long ago."""
@@ -161,8 +171,19 @@ class _Eyes:
                 found += ((path, 0) for path, _ in _walk(target.base, is_deep=target.looks_below))  # it has come
             elif stale:
                 found += _changed_since([target], before)
+        found += self._look_into_young()
         self._look_round()
         return self._covered(found)
+
+    def _look_into_young(self) -> Iterator[tuple[str, int]]:
+        now = time.monotonic()
+        due = {path: since for path, (since, at) in self._young.items() if at <= now}
+        self._young = {path: each for path, each in self._young.items() if path not in due}
+        tops = [path for path in due if not any(str(parent) in due for parent in Path(path).parents)]
+        if tops:
+            yield from _changed_since(
+                (Target(path, (), is_deep=True, is_uri=False) for path in tops), min(due.values())
+            )
 
     def _open(self, folders: Iterable[str], *, is_deep: bool) -> None:
         try:
@@ -173,13 +194,14 @@ class _Eyes:
     def watch(self, told: threading.Event) -> list[tuple[str, int]]:
         """Wait for changes, a while at most; until `told`."""
         # A batch must be able to end before the other eye has its turn.
-        patience, batch = (_LOOK_AGAIN, _BATCH) if len(self._eyes) == 1 else (_BATCH / 1000, _BATCH // 2)
+        patience, batch = (self.rest, _BATCH) if len(self._eyes) == 1 else (_BATCH / 1000, _BATCH // 2)
         found = set[str]()
         for is_deep, eye in self._eyes.items():
             for path in _seen_by(eye, batch, _Patience(told, patience)):
                 self._is_hurt |= any(path in some for some in self._folders.values())
                 found.add(path)
                 if is_deep and _is_folder(path) and not Path(path).is_symlink():
+                    self._young.setdefault(path, (_now(), time.monotonic() + _GROWN_UP))
                     found |= {each for each, _ in _walk(path, is_deep=True)}  # it may have come with its contents
         self._look_round()
         return self._covered((path, 0) for path in found)

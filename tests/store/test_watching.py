@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -177,6 +178,35 @@ def test_what_an_eye_has_seen_when_its_watch_is_ended_is_told_by_the_next(
         assert eyes.watch(told) == []
     told.clear()
     assert (str(file), 0) in eyes.watch(told)
+
+
+class LateEye:
+    """An eye that tells of a new folder, and is too late for what comes into it right after."""
+
+    def __init__(self, folder: Path) -> None:
+        self._new = folder / "new"
+        self._looks = 0
+
+    def watch(self, _batch: int, _step: int, _timeout: int, stop: Any) -> set[tuple[int, str]]:
+        self._looks += 1
+        if self._looks == 1:
+            self._new.mkdir()
+            return {(1, str(self._new))}
+        touch(self._new / "a")
+        while not stop.is_set():
+            pass
+        return set()
+
+
+def test_what_comes_into_a_new_folder_before_that_is_watched_is_found(
+    watch: Watch, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    eye = LateEye(folder)
+    monkeypatch.setattr(watching, "_eye", lambda folders, *, is_deep: eye)
+    monkeypatch.setattr(watching, "_LOOK_AGAIN", 60)
+    monkeypatch.setattr(watching, "_GROWN_UP", 0.01)
+    watch.want(folder, deep=True)
+    watch.until(folder / "new" / "a")
 
 
 GREEN = """
