@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from celery_workmanager import watching
+from celery_workmanager.clock import HeldClock
 from celery_workmanager.constraints import Constraints, ContentUriTrigger
+from celery_workmanager.errors import StoreError
 from celery_workmanager.file_triggers import FileTriggers
 from celery_workmanager.lanes import TRIGGER, lane_of
 from celery_workmanager.offer import Offer
@@ -132,6 +135,67 @@ def test_only_what_waits_is_watched_and_claimed_when_its_changes_rest(store: Sto
     assert [each.id for each in files.claim(store.look([]), "node")] == ["a"]
     assert (watcher.wanted[-1], files.claim(store.look([]), "node")) == ({}, [])
     files.close()
+
+
+def test_the_next_work_is_watched_for_as_soon_as_it_is_seen(store: Store):
+    watcher = Watcher()
+    files = share(store, watcher)
+    put(store, job("a", constraints=ON_IN))
+    files.claim(store.look([]), "node")
+    files.changed([("/in/a", 0)])
+    move(store, 10 * SECOND)
+    assert len(files.claim(store.look([]), "node")) == 1
+    files.claim(store.look([]), "node")
+    put(store, job("b", constraints=ON_IN))
+    files.claim(store.look([]), "node")
+    assert [key.partition("/")[0] for key in watcher.wanted[-1]] == ["b"]
+
+
+def test_a_producers_clock_that_is_ahead_hides_no_change(store: Store):
+    watcher = Watcher()
+    files = share(store, watcher)
+    put(store, job("a", constraints=ON_IN))
+    assert isinstance(store.clock, HeldClock)
+    store.clock.step(-SECOND)
+    files.claim(store.look([]), "node")
+    assert [each.age for each in watcher.wanted[-1].values()] == [0]
+    files.changed([("/in/a", 0)])
+    files.claim(store.look([]), "node")
+    move(store, 10 * SECOND)
+    assert [each.id for each in files.claim(store.look([]), "node")] == ["a"]
+
+
+def test_changes_are_known_until_the_store_has_taken_them(store: Store, monkeypatch: pytest.MonkeyPatch):
+    files = share(store, Watcher())
+    put(store, job("a", constraints=ON_IN))
+    files.claim(store.look([]), "node")
+    files.changed([("/in/a", 0)])
+    move(store, 10 * SECOND)
+
+    def refused(*_: Any) -> list[Any]:
+        raise StoreError("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(triggering, "fire", refused)
+        with pytest.raises(StoreError):
+            files.claim(store.look([]), "node")
+    # Nobody tells of what was deleted a second time.
+    assert [each.id for each in files.claim(store.look([]), "node")] == ["a"]
+
+
+def test_a_drained_node_takes_notice_but_does_not_wake_for_it(store: Store):
+    target = PauseTarget(PauseKind.NODE, "w@host")
+    files = share(store, Watcher())
+    put(store, job("a", constraints=ON_IN))
+    pausing.pause(store, target)
+    files.claim(store.look([]), "node", "w@host")
+    files.changed([("/in/a", 0)])
+    move(store, 60 * SECOND)
+    assert files.claim(store.look([]), "node", "w@host") == []
+    assert not files._notes
+    assert files.until_next() == inf
+    pausing.resume(store, target)
+    assert [each.id for each in files.claim(store.look([]), "node", "w@host")] == ["a"]
 
 
 class Found:
