@@ -27,6 +27,8 @@ _LOOK_AGAIN = 5.0
 _GROWN_UP = 1.0
 #: Milliseconds between two looks at files where the system can't tell of changes.
 _POLL = 1000
+#: How often it is tried to open an eye on folders below which others go.
+_TRIES = 3
 #: File systems round the moments of changes down by as much (microseconds).
 _ROUGH = 10_000
 
@@ -160,10 +162,12 @@ class _Eyes:
         stale = [each for each in folders if self._is_hurt or folders[each] != self._folders[each]]
         self._is_hurt = False
         for is_deep in stale:
-            if (eye := self._eyes.pop(is_deep, None)) is not None:
-                found += ((path, 0) for path in _paths(eye.watch(_STEP, _STEP, 1, None)))
+            former = self._eyes.pop(is_deep, None)
             if folders[is_deep]:
                 self._open(folders[is_deep], is_deep=is_deep)
+            # Only now: what is deleted while the new eye opens leaves no moment to find it by.
+            if former is not None:
+                found += ((path, 0) for path in _paths(former.watch(_STEP, _STEP, 1, None)))
         known, self._roots = self._roots, {target: root for target, (root, _) in roots.items()}
         self._folders = folders
         for target in known.keys() & self._roots.keys():
@@ -247,15 +251,24 @@ def _paths(answer: Any) -> set[str]:
 
 
 def _eye(folders: list[str], *, is_deep: bool) -> Any:
+    """Open an eye. Raises FileNotFoundError when one of the folders has gone."""
     from watchfiles._rust_notify import RustNotify  # noqa: PLC0415 - installed where it is wanted
 
-    try:
-        return RustNotify(folders, False, False, _POLL, is_deep, True)
-    except FileNotFoundError:
-        raise
-    except OSError as error:  # the system's limit of watches, as a rule
-        logger.warning("files can't be watched (%s); they are looked at each second", error)
-        return RustNotify(folders, False, True, _POLL, is_deep, True)
+    for _ in range(_TRIES):
+        try:
+            # Told to pass over what may not be looked at, it would pass over every error, and see nothing.
+            return RustNotify(folders, False, False, _POLL, is_deep, False)
+        except FileNotFoundError as error:
+            if not all(map(_is_folder, folders)):
+                raise
+            failed: OSError = error  # something below has gone meanwhile
+        except OSError as error:  # the system's limit of watches, as a rule
+            failed = error
+            break
+    if isinstance(failed, PermissionError) and not is_deep:
+        return RustNotify(folders, False, False, _POLL, is_deep, True)  # the other folders are watched
+    logger.warning("files can't be watched (%s); they are looked at each second", failed)
+    return RustNotify(folders, False, True, _POLL, is_deep, True)
 
 
 def _is_folder(path: str) -> bool:

@@ -180,6 +180,73 @@ def test_what_an_eye_has_seen_when_its_watch_is_ended_is_told_by_the_next(
     assert (str(file), 0) in eyes.watch(told)
 
 
+def test_a_folder_that_goes_and_comes_while_its_eye_opens_is_watched(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    open_eye, target = watching._eye, Target.of(ContentUriTrigger(str(folder)))
+
+    def opening(folders: list[str], *, is_deep: bool) -> Any:
+        folder.rmdir()
+        try:
+            return open_eye(folders, is_deep=is_deep)
+        finally:
+            folder.mkdir()
+
+    eyes = _Eyes()
+    with monkeypatch.context() as patched:
+        patched.setattr(watching, "_eye", opening)
+        eyes.open([target])
+    assert not eyes.see_all
+    eyes.open([target])
+    assert eyes.see_all
+    file = touch(folder / "a")
+    assert (str(file), 0) in eyes.watch(threading.Event())
+
+
+@pytest.mark.parametrize("error", [OSError("the limit"), PermissionError("denied"), FileNotFoundError("gone below")])
+def test_where_the_system_cant_tell_of_changes_files_are_looked_at(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: OSError
+):
+    opened: list[bool] = []
+
+    class Notify:
+        def __init__(self, *given: Any) -> None:
+            _folders, _debug, polls, _delay, _is_deep, passes_over_errors = given
+            opened.append(polls)
+            if not polls and not passes_over_errors:
+                raise error
+
+    monkeypatch.setattr("watchfiles._rust_notify.RustNotify", Notify)
+    assert isinstance(watching._eye([str(folder)], is_deep=True), Notify)
+    assert opened[-1]
+    assert "they are looked at each second" in caplog.text
+
+
+def test_what_is_deleted_while_other_eyes_open_is_told_of(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    file = touch(folder / "a")
+    target, other = (Target.of(ContentUriTrigger(str(each))) for each in (folder / "*", folder.parent))
+
+    class Eye:
+        def __init__(self) -> None:
+            self.seen: set[tuple[int, str]] = set()
+
+        def watch(self, *_: Any) -> set[tuple[int, str]]:
+            return self.seen
+
+    made: list[Eye] = []
+
+    def opening(_folders: list[str], *, is_deep: bool) -> Eye:
+        assert not is_deep
+        for before in made:  # the new one doesn't see it yet
+            file.unlink()
+            before.seen.add((3, str(file)))
+        made.append(Eye())
+        return made[-1]
+
+    monkeypatch.setattr(watching, "_eye", opening)
+    eyes = _Eyes()
+    eyes.open([target])
+    assert (str(file), 0) in eyes.open([target, other])
+
+
 class LateEye:
     """An eye that tells of a new folder, and is too late for what comes into it right after."""
 
