@@ -226,11 +226,11 @@ class Dispatcher:
         own = self._offer.lanes()
         seen = self._store.look(own)
         self.sees_nothing = not seen.lanes
-        if self._name in seen.drained:
-            return False
-        if self._files is not None and (triggered := self._files.claim(seen, self.node)):
+        if self._files is not None and (triggered := self._files.claim(seen, self.node, self._name)):
             self.take(triggered)
             return True
+        if self._name in seen.drained:
+            return False
         lanes = {**own, **self._others(seen)} if seen.kinds else own
         ready, caps = self._throttle.allow([lane for lane in seen.lanes if lane in lanes], lanes)
         if not ready:

@@ -52,6 +52,8 @@ class FileTriggers:
         self._works: dict[str, tuple[Waiting, Changes]] = {}
         self._lanes: list[int] = []
         self._look_at = -inf
+        #: Whether it may have claimed since it was last asked when it is to be turned again.
+        self._has_turned = False
         self._has_complained = False
         self._notes: deque[tuple[str, int]] = deque()
         #: Called after something has changed, in the watcher's thread.
@@ -86,9 +88,10 @@ class FileTriggers:
         found = {f"{each.id}/{each.generation}/{each.since}": each for each in readable}
         if found.keys() == self._works.keys():
             return
-        limits = self._store.terms.limits
+        # What is seen to wait was enqueued before, whatever the clock of its producer says.
+        limits, now = self._store.terms.limits, self._clock.now()
         self._works = {
-            key: self._works.get(key) or (each, Changes(_constraints(each), limits, each.since))
+            key: self._works.get(key) or (each, Changes(_constraints(each), limits, min(each.since, now)))
             for key, each in found.items()
         }
         self._watch()
@@ -96,7 +99,7 @@ class FileTriggers:
     def _watch(self) -> None:
         assert self._watcher is not None  # noqa: S101 - without one nothing is known
         now = self._clock.now()
-        wanted = {key: Watched(changes.targets, now - each.since) for key, (each, changes) in self._works.items()}
+        wanted = {key: Watched(changes.targets, now - changes.since) for key, (_, changes) in self._works.items()}
         self._watcher.watch(wanted)
 
     def _complain(self, lanes: list[int]) -> None:
@@ -104,18 +107,28 @@ class FileTriggers:
             logger.error("works wait for changes of files, which need celery-workmanager[files] to be watched")
             self._has_complained = True
 
-    def claim(self, seen: Look, node: str) -> list[Claim]:
-        """Claim for `node` the work whose changes have waited longest, if there is one whose time has come."""
+    def claim(self, seen: Look, node: str, name: str = "") -> list[Claim]:
+        """Claim for `node` the work whose changes have waited longest, if there is one whose time has come.
+
+        One whose `name` is drained only hears, or its notes would become more and more.
+        """
         if not seen.kinds and not self._works:
+            self._lanes = []  # the next that waits is looked at when it is seen
             return []
         self.hear(seen)
+        if name in seen.drained:
+            return []
+        self._has_turned = True
         key, at = self._next()
         if key is None or at > self._clock.now():
             return []
-        waiting, changes = self._works.pop(key)
-        # Whatever becomes of it: if it still waits, its changes are found again by their moments.
+        waiting, changes = self._works[key]
+        # What the store can't take now is known until it can: of what was deleted no moment would tell.
+        claims = triggering.fire(self._store, waiting, changes.triggered, node, secrets.randbits(62))
+        del self._works[key]
+        # If it still waits, its changes are found again by their moments.
         self._watch()
-        return triggering.fire(self._store, waiting, changes.triggered, node, secrets.randbits(62))
+        return claims
 
     def _next(self) -> tuple[str | None, float]:
         due = ((changes.fires_at, key) for key, (_, changes) in self._works.items())
@@ -123,8 +136,9 @@ class FileTriggers:
         return key, at
 
     def until_next(self) -> float:
-        """Seconds until it is to be turned again."""
-        if not self._works:
+        """Seconds until it is to be turned again, for who turned it before: others have no use for waking."""
+        has_turned, self._has_turned = self._has_turned, False
+        if not (self._works and has_turned):
             return inf
         _, at = self._next()
         return max(0.0, min(self._look_at - self._clock.monotonic(), (at - self._clock.now()) / SECOND))

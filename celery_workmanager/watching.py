@@ -23,12 +23,16 @@ logger = logging.getLogger(__name__)
 _STEP, _BATCH = 20, 400
 #: Seconds between two looks whether folders have come that were waited for, and after an error.
 _LOOK_AGAIN = 5.0
+#: Seconds after which a folder that has come is looked into once more: by then what is in it is watched, too.
+_GROWN_UP = 1.0
 #: Milliseconds between two looks at files where the system can't tell of changes.
 _POLL = 1000
+#: How often it is tried to open an eye on folders below which others go.
+_TRIES = 3
 #: File systems round the moments of changes down by as much (microseconds).
 _ROUGH = 10_000
 
-#: Paths that have changed, and how long ago (microseconds).
+#: Paths that have changed, and how long ago at least (microseconds).
 Seen = Sequence[tuple[str, int]]
 
 
@@ -111,8 +115,8 @@ class FileWatcher:
         for key in new & wanted.keys():
             found = _changed_since(wanted[key].targets, since[key])
             self._tell(lambda found=found: [*islice(found, MOST_URIS + 1)])  # type: ignore[misc]
-        until = time.monotonic() + _LOOK_AGAIN
-        while not self._told.is_set() and time.monotonic() < until and self._eyes.see_all:
+        begun = time.monotonic()
+        while not self._told.is_set() and time.monotonic() < begun + self._eyes.rest and self._eyes.see_all:
             self._tell(lambda: self._eyes.watch(self._told))
 
     def _tell(self, job: Callable[[], Seen]) -> None:
@@ -134,10 +138,18 @@ class _Eyes:
         #: The folder by which each target is watched.
         self._roots: dict[Target, str] = {}
         self._opened_at = 0
+        #: Folders that have come below watched ones: since when they are looked into (the file system's time), and from
+        #: when on again (monotonic seconds). Their eye tells of a folder before it watches what is in it.
+        self._young: dict[str, tuple[int, float]] = {}
         #: A folder that was watched has come or gone.
         self._is_hurt = False
         #: Whether everything is watched where it is now.
         self.see_all = True
+
+    @property
+    def rest(self) -> float:
+        """Seconds until they are to be opened again."""
+        return _GROWN_UP if self._young else _LOOK_AGAIN
 
     def open(self, targets: Iterable[Target]) -> list[tuple[str, int]]:
         """Watch the folders that are there now; returns what has changed meanwhile and how long ago."""
@@ -150,10 +162,12 @@ class _Eyes:
         stale = [each for each in folders if self._is_hurt or folders[each] != self._folders[each]]
         self._is_hurt = False
         for is_deep in stale:
-            if (eye := self._eyes.pop(is_deep, None)) is not None:
-                found += ((path, 0) for path in _paths(eye.watch(_STEP, _STEP, 1, None)))
+            former = self._eyes.pop(is_deep, None)
             if folders[is_deep]:
                 self._open(folders[is_deep], is_deep=is_deep)
+            # Only now: what is deleted while the new eye opens leaves no moment to find it by.
+            if former is not None:
+                found += ((path, 0) for path in _paths(former.watch(_STEP, _STEP, 1, None)))
         known, self._roots = self._roots, {target: root for target, (root, _) in roots.items()}
         self._folders = folders
         for target in known.keys() & self._roots.keys():
@@ -161,8 +175,19 @@ class _Eyes:
                 found += ((path, 0) for path, _ in _walk(target.base, is_deep=target.looks_below))  # it has come
             elif stale:
                 found += _changed_since([target], before)
+        found += self._look_into_young()
         self._look_round()
         return self._covered(found)
+
+    def _look_into_young(self) -> Iterator[tuple[str, int]]:
+        now = time.monotonic()
+        due = {path: since for path, (since, at) in self._young.items() if at <= now}
+        self._young = {path: each for path, each in self._young.items() if path not in due}
+        tops = [path for path in due if not any(str(parent) in due for parent in Path(path).parents)]
+        if tops:
+            yield from _changed_since(
+                (Target(path, (), is_deep=True, is_uri=False) for path in tops), min(due.values())
+            )
 
     def _open(self, folders: Iterable[str], *, is_deep: bool) -> None:
         try:
@@ -172,13 +197,15 @@ class _Eyes:
 
     def watch(self, told: threading.Event) -> list[tuple[str, int]]:
         """Wait for changes, a while at most; until `told`."""
-        patience = round(_LOOK_AGAIN * 1000) if len(self._eyes) == 1 else _BATCH
+        # A batch must be able to end before the other eye has its turn.
+        patience, batch = (self.rest, _BATCH) if len(self._eyes) == 1 else (_BATCH / 1000, _BATCH // 2)
         found = set[str]()
         for is_deep, eye in self._eyes.items():
-            for path in _paths(eye.watch(_BATCH, _STEP, patience, told)):
+            for path in _seen_by(eye, batch, _Patience(told, patience)):
                 self._is_hurt |= any(path in some for some in self._folders.values())
                 found.add(path)
                 if is_deep and _is_folder(path) and not Path(path).is_symlink():
+                    self._young.setdefault(path, (_now(), time.monotonic() + _GROWN_UP))
                     found |= {each for each, _ in _walk(path, is_deep=True)}  # it may have come with its contents
         self._look_round()
         return self._covered((path, 0) for path in found)
@@ -190,21 +217,58 @@ class _Eyes:
         return [each for each in seen if any(target.covers(each[0]) for target in self._roots)]
 
 
+class _Enough(Exception):
+    """A watch ends without having seen anything whole."""
+
+
+class _Patience:
+    """Ends the watch of an eye after so many seconds, or when `told`: by raising `_Enough`.
+
+    An eye that is stopped by its own means, or whose time is up, forgets what it has seen meanwhile. One whose question
+    fails keeps it for the next time.
+    """
+
+    def __init__(self, told: threading.Event, seconds: float) -> None:
+        self._told, self._until = told, time.monotonic() + seconds
+
+    def is_set(self) -> bool:
+        """What an eye asks at each step."""
+        if self._told.is_set() or time.monotonic() >= self._until:
+            raise _Enough
+        return False
+
+
+def _seen_by(eye: Any, batch: int, patience: _Patience) -> set[str]:
+    try:
+        return _paths(eye.watch(batch, _STEP, 0, patience))
+    except _Enough:
+        return set()
+
+
 def _paths(answer: Any) -> set[str]:
     """The paths of changes; none when it has been told something or nothing has changed."""
     return set() if isinstance(answer, str) else {path for _, path in answer}
 
 
 def _eye(folders: list[str], *, is_deep: bool) -> Any:
+    """Open an eye. Raises FileNotFoundError when one of the folders has gone."""
     from watchfiles._rust_notify import RustNotify  # noqa: PLC0415 - installed where it is wanted
 
-    try:
-        return RustNotify(folders, False, False, _POLL, is_deep, True)
-    except FileNotFoundError:
-        raise
-    except OSError as error:  # the system's limit of watches, as a rule
-        logger.warning("files can't be watched (%s); they are looked at each second", error)
-        return RustNotify(folders, False, True, _POLL, is_deep, True)
+    for _ in range(_TRIES):
+        try:
+            # Told to pass over what may not be looked at, it would pass over every error, and see nothing.
+            return RustNotify(folders, False, False, _POLL, is_deep, False)
+        except FileNotFoundError as error:
+            if not all(map(_is_folder, folders)):
+                raise
+            failed: OSError = error  # something below has gone meanwhile
+        except OSError as error:  # the system's limit of watches, as a rule
+            failed = error
+            break
+    if isinstance(failed, PermissionError) and not is_deep:
+        return RustNotify(folders, False, False, _POLL, is_deep, True)  # the other folders are watched
+    logger.warning("files can't be watched (%s); they are looked at each second", failed)
+    return RustNotify(folders, False, True, _POLL, is_deep, True)
 
 
 def _is_folder(path: str) -> bool:
@@ -225,7 +289,7 @@ def _root_of(target: Target) -> tuple[str, bool]:
 
 
 def _changed_since(targets: Iterable[Target], since: int) -> Iterator[tuple[str, int]]:
-    """What of `targets` has changed since then, and how long ago that was."""
+    """What of `targets` has changed since then, and how long ago that was at least."""
     now = _now()
     for target in targets:
         found = False
@@ -235,7 +299,8 @@ def _changed_since(targets: Iterable[Target], since: int) -> Iterator[tuple[str,
             is_told = at >= since - _ROUGH if path != target.base or not _is_folder(path) else at > since and not found
             if is_told and target.covers(path):
                 found = True
-                yield path, max(0, now - at)
+                # Told as young as it may be: a moment that seems to be from before the enqueue would not count.
+                yield path, max(0, now - at - _ROUGH)
 
 
 def _walk(base: str, *, is_deep: bool) -> Iterator[tuple[str, int]]:

@@ -10,6 +10,8 @@ from typing import Any
 from celery_workmanager.clock import HeldClock
 from celery_workmanager.database import Database
 from celery_workmanager.dispatcher import Aside, Dispatcher
+from celery_workmanager.file_triggers import FileTriggers
+from celery_workmanager.kit_node import NoWatcher
 from celery_workmanager.lanes import lane_of
 from celery_workmanager.lease import Lease
 from celery_workmanager.offer import Offer
@@ -78,18 +80,23 @@ class Node:
         most: int = 128,
         bucket_of: BucketOf | None = None,
         aside: Aside | None = None,
+        name: str = "",
     ) -> None:
         self.store, self.clock = store, clock
         self.engine = ScriptedEngine(concurrency)
         self.worker = "w"
         self.readings = Readings()
+        offer = Offer(lambda: {lane_of("q", self.worker): self.worker}, clock, lambda: self.readings)
+        self.files = FileTriggers(store, clock, offer, lambda _: NoWatcher())
         self.dispatcher = Dispatcher(
             store,
             self.engine,
             clock,
-            Offer(lambda: {lane_of("q", self.worker): self.worker}, clock, lambda: self.readings),
+            offer,
             max_in_flight=most,
+            name=name,
             bucket_of=bucket_of,
+            files=self.files,
             aside=aside,
         )
         self.lease = Lease(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import pytest
 
 from celery_workmanager import bell
-from celery_workmanager.constraints import Constraints
+from celery_workmanager.constraints import Constraints, ContentUriTrigger
 from celery_workmanager.node import Node
+from celery_workmanager.pauses import PauseKind, PauseTarget
 from celery_workmanager.settings import Settings
-from celery_workmanager.store import Store
+from celery_workmanager.store import Store, pausing
 from tests.stores import emptied, make_store, put, take, wait_until
 
 
@@ -53,6 +55,38 @@ def test_a_node_that_sees_nothing_knows_it_and_one_that_may_not_take_what_it_see
     node.dispatcher.step()
     assert node.running == []
     assert not node.dispatcher.sees_nothing
+
+
+class Rung(threading.Event):
+    """Remembers how long it was waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patience: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.patience.append(timeout)
+        return True
+
+
+@pytest.mark.parametrize("is_drained", [True, False], ids=["drained", "without a lease"])
+def test_a_node_that_may_claim_nothing_does_not_wake_for_files_that_have_changed(world, *, is_drained: bool):
+    node = world.node(name="w@host").join()
+    world.enqueue(constraints=Constraints(content_uri_triggers=(ContentUriTrigger("/in"),)))
+    node.dispatcher.step()
+    node.files.changed([("/in/a", 0)])
+    world.advance(11)
+    if is_drained:
+        pausing.pause(world.store, PauseTarget(PauseKind.NODE, "w@host"))
+    else:
+        node.dispatcher.lost()
+    rung = node.dispatcher.rung = Rung()
+    for _ in range(2):
+        node.dispatcher.step()
+        node.dispatcher.wait(1.0)
+    # It may have been due to turn when it still might claim.
+    assert rung.patience[1:] == [1.0]
+    assert node.running == []
 
 
 @pytest.mark.parametrize(

@@ -183,15 +183,19 @@ def test_what_comes_only_later_is_watched_for(site: Site, tmp_path: Path):
     assert site.output(work)["uris"] == [file.as_uri()]
 
 
-def test_a_change_while_no_node_may_watch_is_not_lost(site: Site, tmp_path: Path):
-    for name in ("a@here", "b@here"):
-        site.manager.pause(node=name)
+@pytest.mark.parametrize(
+    "paused", [({"node": "a@here"}, {"node": "b@here"}), ({"queue": "celery"},)], ids=["drained", "queue paused"]
+)
+def test_a_change_while_no_node_may_claim_is_not_lost(site: Site, tmp_path: Path, paused: tuple[dict[str, str], ...]):
+    """Drained nodes watch on; for a work of a paused queue nobody does."""
+    for each in paused:
+        site.manager.pause(**each)
     work = site.put(constraints=triggered(tmp_path, deep=True))
     file = tmp_path / "in" / "a"
     file.parent.mkdir()
     file.write_text("1")
-    for name in ("a@here", "b@here"):
-        site.manager.resume(node=name)
+    for each in paused:
+        site.manager.resume(**each)
     assert str(file) in site.output(work)["uris"]
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from math import inf
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from celery_workmanager import watching
+from celery_workmanager.clock import HeldClock
 from celery_workmanager.constraints import Constraints, ContentUriTrigger
+from celery_workmanager.errors import StoreError
 from celery_workmanager.file_triggers import FileTriggers
 from celery_workmanager.lanes import TRIGGER, lane_of
 from celery_workmanager.offer import Offer
@@ -108,7 +113,7 @@ class Watcher:
         self.wanted.append({})
 
 
-def share(store: Store, watcher: Watcher | None) -> FileTriggers:
+def share(store: Store, watcher: Callable[[Callable[[Seen], None]], Any] | None) -> FileTriggers:
     lanes = {lane_of(QUEUE, WORKER): WORKER}
     return FileTriggers(store, store.clock, Offer(lambda: lanes, store.clock, Readings), watcher)
 
@@ -130,6 +135,103 @@ def test_only_what_waits_is_watched_and_claimed_when_its_changes_rest(store: Sto
     assert [each.id for each in files.claim(store.look([]), "node")] == ["a"]
     assert (watcher.wanted[-1], files.claim(store.look([]), "node")) == ({}, [])
     files.close()
+
+
+def test_the_next_work_is_watched_for_as_soon_as_it_is_seen(store: Store):
+    watcher = Watcher()
+    files = share(store, watcher)
+    put(store, job("a", constraints=ON_IN))
+    files.claim(store.look([]), "node")
+    files.changed([("/in/a", 0)])
+    move(store, 10 * SECOND)
+    assert len(files.claim(store.look([]), "node")) == 1
+    files.claim(store.look([]), "node")
+    put(store, job("b", constraints=ON_IN))
+    files.claim(store.look([]), "node")
+    assert [key.partition("/")[0] for key in watcher.wanted[-1]] == ["b"]
+
+
+def test_a_producers_clock_that_is_ahead_hides_no_change(store: Store):
+    watcher = Watcher()
+    files = share(store, watcher)
+    put(store, job("a", constraints=ON_IN))
+    assert isinstance(store.clock, HeldClock)
+    store.clock.step(-SECOND)
+    files.claim(store.look([]), "node")
+    assert [each.age for each in watcher.wanted[-1].values()] == [0]
+    files.changed([("/in/a", 0)])
+    files.claim(store.look([]), "node")
+    move(store, 10 * SECOND)
+    assert [each.id for each in files.claim(store.look([]), "node")] == ["a"]
+
+
+def test_changes_are_known_until_the_store_has_taken_them(store: Store, monkeypatch: pytest.MonkeyPatch):
+    files = share(store, Watcher())
+    put(store, job("a", constraints=ON_IN))
+    files.claim(store.look([]), "node")
+    files.changed([("/in/a", 0)])
+    move(store, 10 * SECOND)
+
+    def refused(*_: Any) -> list[Any]:
+        raise StoreError("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(triggering, "fire", refused)
+        with pytest.raises(StoreError):
+            files.claim(store.look([]), "node")
+    # Nobody tells of what was deleted a second time.
+    assert [each.id for each in files.claim(store.look([]), "node")] == ["a"]
+
+
+def test_a_drained_node_takes_notice_but_does_not_wake_for_it(store: Store):
+    target = PauseTarget(PauseKind.NODE, "w@host")
+    files = share(store, Watcher())
+    put(store, job("a", constraints=ON_IN))
+    pausing.pause(store, target)
+    files.claim(store.look([]), "node", "w@host")
+    files.changed([("/in/a", 0)])
+    move(store, 60 * SECOND)
+    assert files.claim(store.look([]), "node", "w@host") == []
+    assert not files._notes
+    assert files.until_next() == inf
+    pausing.resume(store, target)
+    assert [each.id for each in files.claim(store.look([]), "node", "w@host")] == ["a"]
+
+
+class Found:
+    """A watcher that finds a file whose moment the file system has rounded down to before the enqueue."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __call__(self, on_change: Callable[[Seen], None]) -> Found:
+        self.on_change = on_change
+        return self
+
+    def watch(self, wanted: Mapping[str, Watched]) -> None:
+        for each in wanted.values():
+            # The work was enqueued 4 ms after the moment that the file bears.
+            since = self.file.stat().st_ctime_ns // 1000 + 4_000
+            self.on_change([*watching._changed_since(each.targets, since)])
+
+    def close(self) -> None:
+        """Nothing to stop."""
+
+
+def test_a_change_right_after_the_enqueue_counts_however_rough_the_moments_of_files_are(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    file = tmp_path / "a"
+    file.touch()
+    moment = file.stat().st_ctime_ns // 1000
+    put(store, job("a", constraints=Constraints(content_uri_triggers=(ContentUriTrigger(str(file)),))))
+    move(store, 5_000)
+    monkeypatch.setattr(watching, "_now", lambda: moment + 9_000)
+    files = share(store, Found(file))
+    files.claim(store.look([]), "node")
+    move(store, 10 * SECOND)
+    (claim,) = files.claim(store.look([]), "node")
+    assert claim.options["triggered"]["uris"] == [str(file)]
 
 
 def test_without_watchfiles_nothing_is_claimed_and_the_log_says_so_once(store: Store, caplog: pytest.LogCaptureFixture):

@@ -6,15 +6,18 @@ import queue
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from celery_workmanager import watching
 from celery_workmanager.constraints import ContentUriTrigger
 from celery_workmanager.triggers import Target
-from celery_workmanager.watching import FileWatcher, Seen, Watched, _changed_since
+from celery_workmanager.watching import FileWatcher, Seen, Watched, _changed_since, _Eyes
 
 pytest.importorskip("watchfiles", reason="celery-workmanager[files] is not installed")
 
@@ -122,6 +125,16 @@ def test_what_changed_before_is_found_by_its_moment(watch: Watch, folder: Path):
     assert [*_changed_since([Target.of(ContentUriTrigger(str(folder), trigger_for_descendants=True))], later)] == []
 
 
+def test_a_moment_that_was_rounded_down_is_told_as_young_as_it_may_be(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    file = touch(folder / "a")
+    moment = file.stat().st_ctime_ns // 1000
+    target = Target.of(ContentUriTrigger(str(folder / "*")))
+    # Enqueued 4 ms after the moment that the file system gave the change, and watched 5 ms later.
+    monkeypatch.setattr(watching, "_now", lambda: moment + 9_000)
+    ((path, age),) = _changed_since([target], moment + 4_000)
+    assert (Path(path), age <= 5_000) == (file, True)
+
+
 def test_who_comes_later_is_told_of_what_changed_before(watch: Watch, folder: Path):
     watch.want(folder)
     file = touch(folder / "a")
@@ -148,6 +161,119 @@ def test_other_targets_replace_the_former_ones_and_none_end_the_watch(watch: Wat
     assert not thread.is_alive()
     watch.want(folder / "b", key="c")
     watch.until(touch(folder / "b", "z"))
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["told", "out of patience"])
+def test_what_an_eye_has_seen_when_its_watch_is_ended_is_told_by_the_next(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *, is_told: bool
+):
+    eyes, told = _Eyes(), threading.Event()
+    eyes.open([Target.of(ContentUriTrigger(str(folder)))])
+    file = touch(folder / "a")
+    with monkeypatch.context() as patched:
+        if is_told:
+            told.set()
+        else:
+            patched.setattr(watching, "_LOOK_AGAIN", 0)
+        assert eyes.watch(told) == []
+    told.clear()
+    assert (str(file), 0) in eyes.watch(told)
+
+
+def test_a_folder_that_goes_and_comes_while_its_eye_opens_is_watched(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    open_eye, target = watching._eye, Target.of(ContentUriTrigger(str(folder)))
+
+    def opening(folders: list[str], *, is_deep: bool) -> Any:
+        folder.rmdir()
+        try:
+            return open_eye(folders, is_deep=is_deep)
+        finally:
+            folder.mkdir()
+
+    eyes = _Eyes()
+    with monkeypatch.context() as patched:
+        patched.setattr(watching, "_eye", opening)
+        eyes.open([target])
+    assert not eyes.see_all
+    eyes.open([target])
+    assert eyes.see_all
+    file = touch(folder / "a")
+    assert (str(file), 0) in eyes.watch(threading.Event())
+
+
+@pytest.mark.parametrize("error", [OSError("the limit"), PermissionError("denied"), FileNotFoundError("gone below")])
+def test_where_the_system_cant_tell_of_changes_files_are_looked_at(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: OSError
+):
+    opened: list[bool] = []
+
+    class Notify:
+        def __init__(self, *given: Any) -> None:
+            _folders, _debug, polls, _delay, _is_deep, passes_over_errors = given
+            opened.append(polls)
+            if not polls and not passes_over_errors:
+                raise error
+
+    monkeypatch.setattr("watchfiles._rust_notify.RustNotify", Notify)
+    assert isinstance(watching._eye([str(folder)], is_deep=True), Notify)
+    assert opened[-1]
+    assert "they are looked at each second" in caplog.text
+
+
+def test_what_is_deleted_while_other_eyes_open_is_told_of(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    file = touch(folder / "a")
+    target, other = (Target.of(ContentUriTrigger(str(each))) for each in (folder / "*", folder.parent))
+
+    class Eye:
+        def __init__(self) -> None:
+            self.seen: set[tuple[int, str]] = set()
+
+        def watch(self, *_: Any) -> set[tuple[int, str]]:
+            return self.seen
+
+    made: list[Eye] = []
+
+    def opening(_folders: list[str], *, is_deep: bool) -> Eye:
+        assert not is_deep
+        for before in made:  # the new one doesn't see it yet
+            file.unlink()
+            before.seen.add((3, str(file)))
+        made.append(Eye())
+        return made[-1]
+
+    monkeypatch.setattr(watching, "_eye", opening)
+    eyes = _Eyes()
+    eyes.open([target])
+    assert (str(file), 0) in eyes.open([target, other])
+
+
+class LateEye:
+    """An eye that tells of a new folder, and is too late for what comes into it right after."""
+
+    def __init__(self, folder: Path) -> None:
+        self._new = folder / "new"
+        self._looks = 0
+
+    def watch(self, _batch: int, _step: int, _timeout: int, stop: Any) -> set[tuple[int, str]]:
+        self._looks += 1
+        if self._looks == 1:
+            self._new.mkdir()
+            return {(1, str(self._new))}
+        touch(self._new / "a")
+        while not stop.is_set():
+            pass
+        return set()
+
+
+def test_what_comes_into_a_new_folder_before_that_is_watched_is_found(
+    watch: Watch, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    eye = LateEye(folder)
+    monkeypatch.setattr(watching, "_eye", lambda folders, *, is_deep: eye)
+    monkeypatch.setattr(watching, "_LOOK_AGAIN", 60)
+    monkeypatch.setattr(watching, "_GROWN_UP", 0.01)
+    watch.want(folder, deep=True)
+    watch.until(folder / "new" / "a")
 
 
 GREEN = """
