@@ -153,13 +153,13 @@ def plan_insertion(
             updated += [(plan.update, request) for request in step.requests]
             continue
         # A swallowed work may exist under its id from before; what follows it in this call is left out all the same.
-        if plan.keep or any(parent in swallowed or parent not in found for parent in parents):
+        if plan.keep or any([parent in swallowed or parent not in found for parent in parents]):
             swallowed.update(request.id for request in step.requests)
             skipped += [request.id for request in step.requests]
             continue
         before = [found[parent] for parent in parents]
-        state = state_at_insertion(before)
-        waiting = sum(not parent.is_finished for parent in before)
+        state = state_at_insertion(before) if before else State.ENQUEUED
+        waiting = sum([not parent.is_finished for parent in before])
         left = tuple(parent for parent in parents if parent not in gone) if gone and step.is_first else parents
         for request in step.requests:
             if request.id in states:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 from celery_workmanager.errors import InvalidRequest
@@ -12,7 +13,7 @@ from celery_workmanager.lifecycle import FINISHED
 from celery_workmanager.mergers import OverwritingInputMerger, merger_path
 from celery_workmanager.periodic import PeriodicWorkRequest
 from celery_workmanager.periods import Periodicity, first_moment, period_option
-from celery_workmanager.requests import WorkRequest
+from celery_workmanager.requests import DEFAULT_BACKOFF_DELAY, OneTimeWorkRequest, WorkRequest
 from celery_workmanager.settings import Limits
 from celery_workmanager.terms import DEFAULT_BACKOFF, Terms, prune_moment
 from celery_workmanager.timing import as_datetime, clamped, first_run_at, micros, moment
@@ -22,10 +23,29 @@ LEAST_URGENT = 255
 #: Expedited works come before all others; a retry loses the privilege (WorkManager, "Expedited work").
 EXPEDITED = 256
 EMPTY = "{}"
+#: What of a request becomes an option unless it is this, as it is in most of them.
+_PARTS = attrgetter(
+    "call", "initial_delay", "backoff_policy", "backoff_delay", "input_merger", "expedited",
+    "keep_results_for_at_least", "trace_tag", "priority", "time_limit", "soft_time_limit", "max_attempts",
+    "constraints", "concurrency", "rate",
+)  # fmt: skip
+_ORDINARY = _PARTS(OneTimeWorkRequest("ordinary"))
+
+
+def _is_ordinary(request: WorkRequest, limits: Limits) -> bool:
+    """Whether `request` has no options at all: a comparison of what it holds with what most hold."""
+    return (
+        type(request) is OneTimeWorkRequest
+        and len(request.tags) == 1
+        and _PARTS(request) == _ORDINARY
+        and limits.min_backoff <= DEFAULT_BACKOFF_DELAY <= limits.max_backoff
+    )
 
 
 def options_of(request: WorkRequest, limits: Limits) -> dict[str, Any]:
     """The options of `request` that differ from their defaults, as JSON values; durations in microseconds."""
+    if _is_ordinary(request, limits):
+        return {}
     delay = clamped(micros(request.backoff_delay), micros(limits.min_backoff), micros(limits.max_backoff))
     entries: dict[str, Any] = {
         "call": None if request.call is None else request.call.option,
@@ -68,7 +88,9 @@ def _micros_after(now: int, when: timedelta | datetime) -> int:
 def spec_columns(request: WorkRequest, queue: str, now: int, terms: Terms) -> dict[str, Any]:
     """The columns that an enqueue and an update take from `request`."""
     expires_at = expiry_of(request, now)
-    options = options_of(request, terms.limits) | ({} if expires_at is None else {"expires": expires_at})
+    options = options_of(request, terms.limits)
+    if expires_at is not None:
+        options["expires"] = expires_at
     if request.deadline is not None and not isinstance(request, PeriodicWorkRequest):
         options["deadline"] = _micros_after(now, request.deadline)
     return {
