@@ -153,7 +153,7 @@ def plan_insertion(
             updated += [(plan.update, request) for request in step.requests]
             continue
         # A swallowed work may exist under its id from before; what follows it in this call is left out all the same.
-        if plan.keep or any([parent in swallowed or parent not in found for parent in parents]):
+        if plan.keep or any(parent in swallowed or parent not in found for parent in parents):
             swallowed.update(request.id for request in step.requests)
             skipped += [request.id for request in step.requests]
             continue

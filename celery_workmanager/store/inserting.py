@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Text, bindparam, exists, func, insert, select, text, update
+from sqlalchemy import Connection, Text, bindparam, func, insert, select, text, update
 
 from celery_workmanager.bell import RING, ring
 from celery_workmanager.database import is_lock_timeout, is_mysql, locking

@@ -32,7 +32,8 @@ def taken_apart(name: str, kind: Any = Text) -> ColumnElement[Any]:
 
 def is_among(what: Any, name: str) -> ColumnElement[bool]:
     """Whether the text `what` is one of those in the parameter `name`."""
-    return what == any_(taken_apart(name))
+    among: ColumnElement[bool] = what == any_(taken_apart(name))
+    return among
 
 
 def table_of(kinds: Mapping[str, Any]) -> Any:

@@ -111,6 +111,25 @@ def ready_columns(run_at: int, lane: int, now: int, *, held: Any = None) -> dict
     return {"run_at": run_at, "due_at": run_at if due else None, "ready_lane": None if due or held else lane}
 
 
+#: What is the same in all new works, or is different in few.
+_UNTOUCHED = {
+    "ready_lane": None,
+    "due_at": None,
+    "run_attempt_count": 0,
+    "runs": 0,
+    "interruptions": 0,
+    "generation": 0,
+    "stop_reason": int(StopReason.NOT_STOPPED),
+    "has_children": 0,
+    "enqueued_at": None,
+    "finished_at": None,
+    "prune_at": None,
+    "version": 1,
+    "retry_of": None,
+    "error": None,
+}
+
+
 def new_row(
     request: WorkRequest, queue: str, state: State, now: int, terms: Terms, *, waits_for: int, has_parents: bool
 ) -> dict[str, Any]:
@@ -118,25 +137,12 @@ def new_row(
     row: dict[str, Any] = {
         "id": request.id,
         **spec_columns(request, queue, now, terms),
+        **_UNTOUCHED,
         "state": int(state),
-        "ready_lane": None,
         "run_at": now,
-        "due_at": None,
-        "run_attempt_count": 0,
-        "runs": 0,
-        "interruptions": 0,
-        "generation": 0,
-        "stop_reason": int(StopReason.NOT_STOPPED),
         "waits_for": waits_for or None,
         "has_parents": int(has_parents),
-        "has_children": 0,
         "created_at": now,
-        "enqueued_at": None,
-        "finished_at": None,
-        "prune_at": None,
-        "version": 1,
-        "retry_of": None,
-        "error": None,
     }
     if state is State.ENQUEUED:
         if isinstance(request, PeriodicWorkRequest):
@@ -145,7 +151,7 @@ def new_row(
             row |= period_deadline(json.loads(row["options"]), run_at)
         else:
             run_at = first_run_at(now, micros(request.initial_delay))
-        row |= {"enqueued_at": now, **ready_columns(run_at, row["lane"], now)}
+        row.update(ready_columns(run_at, row["lane"], now), enqueued_at=now)
     elif state in FINISHED:
         row |= finished_columns(now, None, json.loads(row["options"]), terms)
     if row["deadline_at"] is None:
