@@ -169,8 +169,10 @@ def test_who_is_interrupted_while_waiting_leaves_no_answer_for_the_next(postgres
         other.execute("SELECT pg_advisory_xact_lock(7)")
         thread = threading.Thread(target=interrupt)
         thread.start()
-        with pytest.raises(Interrupted), postgresql.database.plain() as connection:
-            waiting.say(connection, {"value": 7})
+        with postgresql.database.plain() as connection:
+            with pytest.raises(Interrupted):
+                waiting.say(connection, {"value": 7})
+            assert connection.invalidated
         thread.join()
         assert said(postgresql, echo(), "next") == "next"
 
