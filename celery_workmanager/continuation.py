@@ -125,7 +125,7 @@ class WorkContinuation:
     @property
     def ids(self) -> tuple[str, ...]:
         """The ids of this step's works."""
-        return tuple(request.id for request in self.requests)
+        return tuple([request.id for request in self.requests])
 
     def steps(self) -> list[WorkContinuation]:
         """Return all ancestors, each once and after its own parents, and then this step."""
@@ -135,19 +135,20 @@ class WorkContinuation:
         way: list[tuple[WorkContinuation, Iterator[WorkContinuation]]] = [(self, iter(self.before))]
         while way:
             step, parents = way[-1]
-            unseen = next((parent for parent in parents if id(parent) not in seen), None)
-            if unseen is None:
+            for parent in parents:
+                if id(parent) not in seen:
+                    seen.add(id(parent))
+                    way.append((parent, iter(parent.before)))
+                    break
+            else:
                 ordered.append(step)
                 way.pop()
-            else:
-                seen.add(id(unseen))
-                way.append((unseen, iter(unseen.before)))
         return ordered
 
     @property
     def before(self) -> tuple[WorkContinuation, ...]:
         """The steps that are stored before this one."""
-        return (*self.asides, *self.parents)
+        return (*self.asides, *self.parents) if self.asides else self.parents
 
     @property
     def last_ids(self) -> tuple[str, ...]:
@@ -164,20 +165,23 @@ class WorkContinuation:
 
 def check_names(steps: Sequence[WorkContinuation]) -> None:
     """Raise InvalidRequest when one unique name is begun twice: two policies cannot both decide about it."""
-    names = [step.name for step in steps if step.name is not None and not step.parents]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise InvalidRequest("unique name", "begun once in a chain", twice)
+    begun: set[str] = set()
+    for step in steps:
+        if step.name is not None and not step.parents:
+            if step.name in begun:
+                raise InvalidRequest("unique name", "begun once in a chain", step.name)
+            begun.add(step.name)
 
 
 def check_acyclic(steps: Sequence[WorkContinuation]) -> None:
     """Raise CyclicChain when a work would wait for itself, DuplicateWorkId when one id means two works."""
     requests: dict[str, OneTimeWorkRequest] = {}
     for step in steps:
-        if len(set(step.ids)) < len(step.requests):
+        if len(step.requests) > 1 and len(set(step.ids)) < len(step.requests):
             raise DuplicateWorkId(next(work for work in step.ids if step.ids.count(work) > 1))
         for request in step.requests:
-            if requests.setdefault(request.id, request) != request:
+            known = requests.setdefault(request.id, request)
+            if known is not request and known != request:
                 raise DuplicateWorkId(request.id)
     # Steps are immutable, so only a work that stands in two of them can close a circle.
     if len(requests) < sum(len(step.requests) for step in steps):

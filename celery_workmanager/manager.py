@@ -391,7 +391,7 @@ def _is_signature(requests: Any) -> TypeGuard[Mapping[str, Any]]:
 
 
 def _as_step(step: WorkContinuation) -> Step:
-    parents = tuple(dict.fromkeys(each for parent in step.parents for each in parent.last_ids))
+    parents = tuple(dict.fromkeys([each for parent in step.parents for each in parent.last_ids]))
     return Step(step.requests, parents, step.name, step.policy)
 
 

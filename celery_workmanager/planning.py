@@ -158,8 +158,8 @@ def plan_insertion(
             skipped += [request.id for request in step.requests]
             continue
         before = [found[parent] for parent in parents]
-        state = state_at_insertion(before)
-        waiting = sum(not parent.is_finished for parent in before)
+        state = state_at_insertion(before) if before else State.ENQUEUED
+        waiting = sum([not parent.is_finished for parent in before])
         left = tuple(parent for parent in parents if parent not in gone) if gone and step.is_first else parents
         for request in step.requests:
             if request.id in states:

@@ -13,6 +13,8 @@ from typing import Any
 from sqlalchemy import Connection, Executable
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
+from celery_workmanager.prepared import Prepared
+
 #: Execution option of connections on which nobody but us says anything, and which are begun and ended by us.
 OURS = "workmanager_ours"
 _log = logging.getLogger("sqlalchemy.engine")
@@ -34,6 +36,12 @@ class Sentence:
             result = connection.execute(self._statement, values)
             return result.all() if result.returns_rows else ()
         spoken = self._in_words_of(connection, values)
+        if spoken.prepared is not None:
+            try:
+                if (rows := spoken.prepared.say(connection, spoken.every(values))) is not None:
+                    return rows
+            except connection.dialect.loaded_dbapi.Error as error:
+                raise _as_sqlalchemys(error, connection, None, spoken.text, values) from error
         return _said(connection, spoken.text, spoken.parameters(values))
 
     def say_each(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -66,9 +74,14 @@ class _Spoken:
         self._order = tuple(compiled.positiontup) if compiled.positional else None
         # Values that stand in the statement itself.
         self._own = {name: value for name, value in compiled.params.items() if name not in values}
+        is_psycopg = (connection.dialect.name, connection.dialect.driver) == ("postgresql", "psycopg")
+        self.prepared = Prepared(self.text) if is_psycopg else None
+
+    def every(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**self._own, **values} if self._own else values
 
     def parameters(self, values: Mapping[str, Any]) -> Any:
-        every = {**self._own, **values} if self._own else values
+        every = self.every(values)
         return every if self._order is None else tuple(map(every.__getitem__, self._order))
 
 
@@ -94,18 +107,23 @@ def _said(connection: Connection, words: str, parameters: Any, *, many: bool = F
         (cursor.executemany if many else cursor.execute)(words, parameters)
         return cursor.fetchall() if cursor.description else ()
     except driver.Error as error:
-        is_lost = connection.dialect.is_disconnect(error, raw, cursor)
-        told = DBAPIError.instance(
-            words,
-            parameters,
-            error,
-            driver.Error,
-            hide_parameters=True,
-            connection_invalidated=is_lost,
-            dialect=connection.dialect,
-        )
-        if is_lost:
-            connection.invalidate(error)
-        raise told from error
+        raise _as_sqlalchemys(error, connection, cursor, words, parameters) from error
     finally:
         cursor.close()
+
+
+def _as_sqlalchemys(error: Any, connection: Connection, cursor: Any, words: str, parameters: Any) -> Exception:
+    raw, driver = connection.connection, connection.dialect.loaded_dbapi
+    is_lost = connection.dialect.is_disconnect(error, raw, cursor)
+    told: Exception = DBAPIError.instance(
+        words,
+        parameters,
+        error,
+        driver.Error,
+        hide_parameters=True,
+        connection_invalidated=is_lost,
+        dialect=connection.dialect,
+    )
+    if is_lost:
+        connection.invalidate(error)
+    return told

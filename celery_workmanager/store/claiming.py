@@ -91,7 +91,7 @@ def _look(lanes: Select[Any]) -> CompoundSelect[Any]:
     return union_all(lanes.add_columns(null(), null(), null()), _PAUSES)
 
 
-_LOOK, _LOOK_DISTINCT = _look(_READY_LANES), _look(_DISTINCT_LANES)
+_LOOK, _LOOK_DISTINCT = Sentence(_look(_READY_LANES)), Sentence(_look(_DISTINCT_LANES))
 #: What lanes stand for that were looked into: the same for ever.
 _KINDS: dict[int, Lane] = {}
 _MOST_KINDS = 4096
@@ -120,7 +120,7 @@ def look(connection: Connection, known: Container[int] | None = None) -> Look:
     `known`: the lanes that needn't be told what they stand for (``None``: none need). Those that this version can't
     tell are left out.
     """
-    rows = connection.execute(_LOOK_DISTINCT if is_mysql(connection) else _LOOK).all()
+    rows = (_LOOK_DISTINCT if is_mysql(connection) else _LOOK).say(connection, {})
     pauses = [row for row in rows if row[0] is None]
     lanes = [row[0] for row in rows if row[0] is not None]
     kinds: dict[int, Lane] = {}

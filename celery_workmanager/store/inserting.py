@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Text, bindparam, exists, func, insert, select, text, update
+from sqlalchemy import Connection, Text, bindparam, func, insert, select, text, update
 
 from celery_workmanager.bell import RING, ring
 from celery_workmanager.database import is_lock_timeout, is_mysql, locking
@@ -18,6 +18,7 @@ from celery_workmanager.news import note
 from celery_workmanager.planning import Insertion, Member, NamePlan, NewWork, Step, plan_insertion, plan_name
 from celery_workmanager.requests import WorkRequest
 from celery_workmanager.sentences import Sentence
+from celery_workmanager.store import lists
 from celery_workmanager.store.cancelling import cancel_with_descendants
 from celery_workmanager.store.deleting import chunks, delete_works
 from celery_workmanager.store.graph import lock_works
@@ -36,15 +37,24 @@ _MEMBERS = (
         work.c.id,
         work.c.state,
         work.c.period_at,
-        (~exists().where(edge.c.parent == work.c.id)).label("is_leaf"),
+        # One row of them: a server that is asked whether there are any may read all edges once, for all the works.
+        select(edge.c.child).where(edge.c.parent == work.c.id).limit(1).scalar_subquery().is_(None).label("is_leaf"),
     )
     .join(member, member.c.work == work.c.id)
     .order_by(work.c.id)
 )
 _OF_NAMES = _MEMBERS.where(member.c.name.in_(bindparam("names", expanding=True)))
 _OF_NAME = _MEMBERS.where(member.c.name == bindparam("name"))
+#: On PostgreSQL: names that have any. Without statistics it would join all members of all names with all works.
+_WITH_MEMBERS = Sentence(select(member.c.name).where(lists.is_among(member.c.name, "names")).distinct())
 #: Most enqueues have one name: locked, where there are locks of rows.
 _OF_NAME_ALONE = {True: Sentence(_OF_NAME.with_for_update(of=work)), False: Sentence(_OF_NAME)}
+_ROWS = select(work.c.id, work.c.worker, work.c.state).order_by(work.c.id)
+#: On PostgreSQL; some of them locked.
+_OF_IDS = {
+    False: Sentence(_ROWS.where(lists.is_among(work.c.id, "ids"))),
+    True: Sentence(_ROWS.where(lists.is_among(work.c.id, "ids")).with_for_update()),
+}
 # By text first, then by what it means.
 _WITH_TRIGGERS = select(work.c.options).where(
     work.c.state.in_([int(state) for state in UNFINISHED]), work.c.options.contains("content_uri_triggers")
@@ -137,6 +147,8 @@ def _member_rows(connection: Connection, names: Sequence[str]) -> Iterator[Seque
         alone = _OF_NAME_ALONE[connection.dialect.name != "sqlite"]
         yield from alone.say(connection, {"name": names[0]})
         return
+    if connection.dialect.name == "postgresql":
+        names = sorted(each for (each,) in _WITH_MEMBERS.say(connection, {"names": lists.joined(names)}))
     for some in chunks(names):
         yield from connection.execute(locking(_OF_NAMES, connection, of=work), {"names": some})
 
@@ -189,13 +201,21 @@ def _existing(connection: Connection, steps: Sequence[Step]) -> dict[str, State]
     parents = {parent for step in steps for parent in step.parents}
     found: dict[str, State] = {}
     for ids, is_parent in ((workers.keys() & parents, True), (workers.keys() - parents, False)):
-        for some in chunks(sorted(ids)):
-            rows = select(work.c.id, work.c.worker, work.c.state).where(work.c.id.in_(some)).order_by(work.c.id)
-            for row in connection.execute(locking(rows, connection) if is_parent else rows):
-                if row.worker != workers[row.id]:
-                    raise DuplicateWorkId(row.id)
-                found[row.id] = State(row.state)
+        for work_id, worker, state in _rows_of(connection, sorted(ids), is_locked=is_parent):
+            if worker != workers[work_id]:
+                raise DuplicateWorkId(work_id)
+            found[work_id] = State(state)
     return found
+
+
+def _rows_of(connection: Connection, ids: Sequence[str], *, is_locked: bool) -> Iterator[Sequence[Any]]:
+    if connection.dialect.name == "postgresql":
+        if ids:
+            yield from _OF_IDS[is_locked].say(connection, {"ids": lists.joined(ids)})
+        return
+    for some in chunks(ids):
+        rows = _ROWS.where(work.c.id.in_(some))
+        yield from connection.execute(locking(rows, connection) if is_locked else rows)
 
 
 def _stored_before(connection: Connection, steps: Sequence[Step]) -> dict[str, State]:
@@ -223,7 +243,7 @@ def insert_works(
     # Labels come first: see `store.marks`.
     has_labels = _label(connection, labelled)
     may_be_held = _insert_rows(connection, rows, has_labels=has_labels)
-    insert_many(connection, edge, [entry for new in works for entry in _edges(new)])
+    insert_many(connection, edge, [entry for new in works if new.parents for entry in _edges(new)])
     if may_be_held and (held := _held(connection, labelled)):
         bring_in_line(connection, sorted(held))
     _mark_parents(connection, insertion)
@@ -309,6 +329,7 @@ def _label(connection: Connection, labelled: Sequence[tuple[WorkRequest, str | N
     tags = [
         {"work": request.id, "tag": label}
         for request, _ in labelled
+        if len(request.tags) > 1
         for label in sorted(request.tags - {request.worker_name})
     ]
     members = [{"name": unique, "work": request.id} for request, unique in labelled if unique is not None]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, bindparam, cast, column, func, literal_column
+from sqlalchemy import ColumnElement, Text, any_, bindparam, cast, column, func, literal_column
 from sqlalchemy.dialects.postgresql import ARRAY
 
 _BETWEEN, _NULL = "\x1f", "\x1e"
@@ -28,6 +28,12 @@ def taken_apart(name: str, kind: Any = Text) -> ColumnElement[Any]:
     """The array of the parameter `name`, whose items are of that type."""
     array = func.string_to_array(bindparam(name, type_=Text), *_MARKS, type_=ARRAY(Text))
     return array if kind is Text else cast(array, ARRAY(kind))
+
+
+def is_among(what: Any, name: str) -> ColumnElement[bool]:
+    """Whether the text `what` is one of those in the parameter `name`."""
+    among: ColumnElement[bool] = what == any_(taken_apart(name))
+    return among
 
 
 def table_of(kinds: Mapping[str, Any]) -> Any:

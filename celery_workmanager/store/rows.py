@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 from celery_workmanager.errors import InvalidRequest
@@ -12,7 +13,7 @@ from celery_workmanager.lifecycle import FINISHED
 from celery_workmanager.mergers import OverwritingInputMerger, merger_path
 from celery_workmanager.periodic import PeriodicWorkRequest
 from celery_workmanager.periods import Periodicity, first_moment, period_option
-from celery_workmanager.requests import WorkRequest
+from celery_workmanager.requests import DEFAULT_BACKOFF_DELAY, OneTimeWorkRequest, WorkRequest
 from celery_workmanager.settings import Limits
 from celery_workmanager.terms import DEFAULT_BACKOFF, Terms, prune_moment
 from celery_workmanager.timing import as_datetime, clamped, first_run_at, micros, moment
@@ -22,10 +23,29 @@ LEAST_URGENT = 255
 #: Expedited works come before all others; a retry loses the privilege (WorkManager, "Expedited work").
 EXPEDITED = 256
 EMPTY = "{}"
+#: What of a request becomes an option unless it is this, as it is in most of them.
+_PARTS = attrgetter(
+    "call", "initial_delay", "backoff_policy", "backoff_delay", "input_merger", "expedited",
+    "keep_results_for_at_least", "trace_tag", "priority", "time_limit", "soft_time_limit", "max_attempts",
+    "constraints", "concurrency", "rate",
+)  # fmt: skip
+_ORDINARY = _PARTS(OneTimeWorkRequest("ordinary"))
+
+
+def _is_ordinary(request: WorkRequest, limits: Limits) -> bool:
+    """Whether `request` has no options at all: a comparison of what it holds with what most hold."""
+    return (
+        type(request) is OneTimeWorkRequest
+        and len(request.tags) == 1
+        and _PARTS(request) == _ORDINARY
+        and limits.min_backoff <= DEFAULT_BACKOFF_DELAY <= limits.max_backoff
+    )
 
 
 def options_of(request: WorkRequest, limits: Limits) -> dict[str, Any]:
     """The options of `request` that differ from their defaults, as JSON values; durations in microseconds."""
+    if _is_ordinary(request, limits):
+        return {}
     delay = clamped(micros(request.backoff_delay), micros(limits.min_backoff), micros(limits.max_backoff))
     entries: dict[str, Any] = {
         "call": None if request.call is None else request.call.option,
@@ -68,7 +88,9 @@ def _micros_after(now: int, when: timedelta | datetime) -> int:
 def spec_columns(request: WorkRequest, queue: str, now: int, terms: Terms) -> dict[str, Any]:
     """The columns that an enqueue and an update take from `request`."""
     expires_at = expiry_of(request, now)
-    options = options_of(request, terms.limits) | ({} if expires_at is None else {"expires": expires_at})
+    options = options_of(request, terms.limits)
+    if expires_at is not None:
+        options["expires"] = expires_at
     if request.deadline is not None and not isinstance(request, PeriodicWorkRequest):
         options["deadline"] = _micros_after(now, request.deadline)
     return {
@@ -89,6 +111,25 @@ def ready_columns(run_at: int, lane: int, now: int, *, held: Any = None) -> dict
     return {"run_at": run_at, "due_at": run_at if due else None, "ready_lane": None if due or held else lane}
 
 
+#: What is the same in all new works, or is different in few.
+_UNTOUCHED = {
+    "ready_lane": None,
+    "due_at": None,
+    "run_attempt_count": 0,
+    "runs": 0,
+    "interruptions": 0,
+    "generation": 0,
+    "stop_reason": int(StopReason.NOT_STOPPED),
+    "has_children": 0,
+    "enqueued_at": None,
+    "finished_at": None,
+    "prune_at": None,
+    "version": 1,
+    "retry_of": None,
+    "error": None,
+}
+
+
 def new_row(
     request: WorkRequest, queue: str, state: State, now: int, terms: Terms, *, waits_for: int, has_parents: bool
 ) -> dict[str, Any]:
@@ -96,25 +137,12 @@ def new_row(
     row: dict[str, Any] = {
         "id": request.id,
         **spec_columns(request, queue, now, terms),
+        **_UNTOUCHED,
         "state": int(state),
-        "ready_lane": None,
         "run_at": now,
-        "due_at": None,
-        "run_attempt_count": 0,
-        "runs": 0,
-        "interruptions": 0,
-        "generation": 0,
-        "stop_reason": int(StopReason.NOT_STOPPED),
         "waits_for": waits_for or None,
         "has_parents": int(has_parents),
-        "has_children": 0,
         "created_at": now,
-        "enqueued_at": None,
-        "finished_at": None,
-        "prune_at": None,
-        "version": 1,
-        "retry_of": None,
-        "error": None,
     }
     if state is State.ENQUEUED:
         if isinstance(request, PeriodicWorkRequest):
@@ -123,7 +151,7 @@ def new_row(
             row |= period_deadline(json.loads(row["options"]), run_at)
         else:
             run_at = first_run_at(now, micros(request.initial_delay))
-        row |= {"enqueued_at": now, **ready_columns(run_at, row["lane"], now)}
+        row.update(ready_columns(run_at, row["lane"], now), enqueued_at=now)
     elif state in FINISHED:
         row |= finished_columns(now, None, json.loads(row["options"]), terms)
     if row["deadline_at"] is None:

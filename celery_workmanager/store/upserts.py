@@ -78,7 +78,7 @@ def insert_many(
                 same.append(name)
             else:
                 given[name] = lists.joined(values)
-        connection.execute(_of_columns(table, tuple(given), tuple(same), meeting), given)
+        _of_columns(table, tuple(given), tuple(same), meeting).say(connection, given)
 
 
 @cache
@@ -91,19 +91,19 @@ def _of_rows(table: Any, dialect: str, meeting: Meeting) -> Sentence:
 
 
 @lru_cache(maxsize=256)
-def _of_columns(table: Any, names: tuple[str, ...], same: tuple[str, ...], meeting: Meeting) -> Any:
+def _of_columns(table: Any, names: tuple[str, ...], same: tuple[str, ...], meeting: Meeting) -> Sentence:
     """An INSERT for any number of rows on PostgreSQL: a parameter is a column's list, or the value of all its rows."""
     kinds = {name: plain_type(table.c[name].type) for name in names}
     given = lists.table_of({name: kind for name, kind in kinds.items() if name not in same})
     chosen = (bindparam(name, type_=kinds[name]) if name in same else given.c[name] for name in names)
     statement = postgresql.insert(table).from_select(list(names), select(*chosen))
     if meeting is Meeting.IGNORED:
-        return statement.on_conflict_do_nothing()
+        statement = statement.on_conflict_do_nothing()
     if meeting is Meeting.LOCKED:
         key = table.primary_key.columns
         changes = {each.name: statement.excluded[each.name] for each in key}
-        return statement.on_conflict_do_update(index_elements=list(key), set_=changes)
-    return statement
+        statement = statement.on_conflict_do_update(index_elements=list(key), set_=changes)
+    return Sentence(statement)
 
 
 def plain_type(kind: Any) -> Any:

@@ -42,6 +42,7 @@ from tests.stores import (
     take_one,
     together,
     twin,
+    users_engine,
     wait_until,
 )
 
@@ -50,10 +51,19 @@ from tests.stores import (
 def said(store: Store) -> Iterator[list[str]]:
     """The first words of the statements that are run meanwhile."""
     found: list[str] = []
+    with heard(store) as statements:
+        yield found
+        found += [each.split(maxsplit=1)[0] for each in statements]
+
+
+@contextmanager
+def heard(store: Store) -> Iterator[list[str]]:
+    """The statements that are run meanwhile."""
+    found: list[str] = []
     engines = [store.database.engine(), store.database.engine(relaxed=True)]
 
     def hear(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        found.append(statement.split(maxsplit=1)[0])
+        found.append(statement)
 
     for engine in engines:
         event.listen(engine, "before_cursor_execute", hear)
@@ -295,3 +305,53 @@ def test_texts_of_every_alphabet_are_stored_as_they_are(store: Store, count: int
         stored = set(connection.execute(select(work.c.input)).scalars())
     assert stored == set(take_one(store, "w0").inputs)
     assert info(store, f"w{count - 1}").tags == {"shop.bake", '{,"\\', "ü"}
+
+
+@pytest.mark.postgresql
+def test_new_names_among_many_read_no_members_of_others(postgresql: Store):
+    """Without statistics PostgreSQL would read all members of all names, and all edges, to find none."""
+    steps = [Step((job(f"{n}"),), name=f"name {n}", policy=APPEND) for n in range(5)]
+    with heard(postgresql) as new:
+        enqueue(postgresql, *steps[:4])
+    with heard(postgresql) as some:
+        enqueue(postgresql, *(Step((job(),), name=each.name, policy=APPEND) for each in steps))
+    joins = [[each for each in statements if "JOIN workmanager_member" in each] for statements in (new, some)]
+    assert (len(joins[0]), len(joins[1])) == (0, 1)
+    assert sorted(states(postgresql).values()) == ["BLOCKED"] * 4 + ["ENQUEUED"] * 5
+
+
+@pytest.mark.postgresql
+def test_a_leaf_is_told_by_one_edge_and_not_by_reading_all(postgresql: Store):
+    """Of several names, too: a set of all parents would be made for them."""
+    for each in "abc":
+        put_named(postgresql, each, KEEP, f"{each}1")
+        enqueue(postgresql, Step((job(f"{each}2"),), (f"{each}1",), each))
+    enqueue(postgresql, *(Step((job(f"{each}3"),), name=each, policy=APPEND) for each in "abc"))
+    assert [info(postgresql, f"{each}3").prerequisites for each in "abc"] == [("a2",), ("b2",), ("c2",)]
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_several_that_fail_leave_nothing(store: Store, count: int):
+    """Names, labels, works and edges are one transaction, whichever of them is refused."""
+    firsts = [Step((job(f"a{n}", tags={"red"}),), name=f"n{n}") for n in range(count)]
+    following = [Step((job(f"b{n}", worker="shop.sell"),), (f"a{n}",), f"n{n}") for n in range(count)]
+    if store.database.is_sqlite:  # which stores what is too long
+        refuse = "BEFORE INSERT ON workmanager_edge BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        sql(store, f"CREATE TRIGGER refuse {refuse}")
+    with pytest.raises(DBAPIError):
+        store.enqueue([*firsts, *following], lambda each: "q" * (300 if each.worker_name == "shop.sell" else 10))
+    assert [rows_of(store, each) for each in ("name", "member", "tag", "work", "edge")] == [0] * 5
+
+
+def test_a_callers_transaction_takes_all_of_a_bulk_with_it(server: Store):
+    def pairs(prefix: str) -> list[Step]:
+        firsts = [Step((job(f"{prefix}a{n}"),), name=f"{prefix}{n}") for n in range(6)]
+        return firsts + [Step((job(f"{prefix}b{n}"),), (f"{prefix}a{n}",), f"{prefix}{n}") for n in range(6)]
+
+    with users_engine(server).connect() as connection:
+        enqueue(server, *pairs("gone"), connection=connection)
+        connection.rollback()
+        enqueue(server, *pairs("kept"), connection=connection)
+        connection.commit()
+    assert (rows_of(server, "name"), rows_of(server, "member"), rows_of(server, "edge")) == (6, 12, 6)
+    assert {each[:4] for each in states(server)} == {"kept"}
