@@ -21,7 +21,7 @@ from celery_workmanager.arguments import arguments_in, is_put_back, shown
 from celery_workmanager.call import errbacks_of, facts_of, shown_facts
 from celery_workmanager.messenger import Messenger
 from celery_workmanager.outcome import Claim, Ending, Outcome
-from celery_workmanager.task_events import TaskEvents
+from celery_workmanager.task_events import Fields, TaskEvents
 from celery_workmanager.timing import as_datetime
 from celery_workmanager.verdict import last_straw
 from celery_workmanager.work import State, StopReason, WorkError
@@ -48,15 +48,15 @@ class RequestHost:
         self.events, self.signals = TaskEvents(self.eventer), Messenger("workmanager-signals")
 
     def eventer(self) -> Any:
-        """Celery's event dispatcher when somebody wants task events, else ``None``."""
+        """Celery's event dispatcher while task events are switched on, else ``None``."""
         dispatcher = getattr(self.consumer, "event_dispatcher", None)
         if dispatcher is None or not dispatcher.enabled:
             return None
         # Without -E it is there for heartbeats alone.
         return None if dispatcher.groups and "task" not in dispatcher.groups else dispatcher
 
-    def send(self, kind: str, fields: dict[str, Any]) -> None:
-        """Send an event soon, if somebody wants task events."""
+    def send(self, kind: str, fields: Fields) -> None:
+        """Send an event soon, if events are switched on."""
         if self.eventer() is not None:
             self.events.send(kind, fields)
 
@@ -171,31 +171,33 @@ class WorkRequest(Request):
     def receive(self) -> None:
         """Tell that the work was received: counters, log, signal, event."""
         state.task_reserved(self)
-        logs, sends = _received_logger.isEnabledFor(logging.INFO), self._eventer is not None
-        args, kwargs = self._shown if logs or sends else ("", "")
-        if logs:
+        shown = None
+        if _received_logger.isEnabledFor(logging.INFO):
+            shown = args, kwargs = self._shown
             facts = {"id": self.id, "name": self.name, "args": args, "kwargs": kwargs}
             _received_logger.info("Task %(name)s[%(id)s] received", facts, extra={"data": facts})
         consumer = self.host.consumer
         if signals.task_received.receivers:
             signals.task_received.send(sender=consumer, request=self)
-        if sends:
-            eta, expires = self._eta, self._expires
-            self.tell(
-                "task-received", name=self.name, args=args, kwargs=kwargs, root_id=self._root_id,
-                parent_id=self._parent_id, retries=self.claim.run_attempt_count,
-                eta=eta and eta.isoformat(), expires=expires and expires.isoformat(),
-            )  # fmt: skip
+        self._tell("task-received", self._received if shown is None else partial(self._received, shown))
         for callback in getattr(consumer, "on_task_message", None) or ():
             callback(self)
+
+    def _received(self, shown: tuple[str, str] | None = None) -> dict[str, Any]:
+        args, kwargs = shown or self._shown
+        eta, expires = self._eta, self._expires
+        return {
+            "uuid": self.id, "name": self.name, "args": args, "kwargs": kwargs, "root_id": self._root_id,
+            "parent_id": self._parent_id, "retries": self.claim.run_attempt_count,
+            "eta": eta and eta.isoformat(), "expires": expires and expires.isoformat(),
+        }  # fmt: skip
 
     def accept(self, pid: int, started_at: float) -> None:
         """Tell that it started at ``started_at`` (``time.monotonic()``)."""
         self.worker_pid = pid
         self.time_start = time() - (monotonic() - started_at)
         state.task_accepted(self)
-        if self._eventer is not None:
-            self.tell("task-started")
+        self._tell("task-started", {"uuid": self.id})
 
     def finish(self, outcome: Outcome, shown: str | None, *, cancelled: StopReason | None = None) -> None:
         """Tell how it ended (`shown`: its result, or its exception). The engine calls it once.
@@ -211,14 +213,18 @@ class WorkRequest(Request):
                 # The store told of it before the operator's own message came.
                 self.signum = int(platform_signals.signum("TERM"))
             self.announce_revoked(terminated=is_ended)
-        elif self._eventer is not None and outcome.ending not in _UNTOLD:
+        elif self.host.eventer() is not None and outcome.ending not in _UNTOLD:
             self.claim.told = partial(self._tell_end, outcome, shown)
 
     def _tell_end(self, outcome: Outcome, shown: str | None, written: Outcome | None) -> None:
+        self.claim.told = None  # which holds this request, and its outcome
         if written is None:
             self.host.events.post(self._tell_loss)
+        elif written.ending is Ending.SUCCEEDED:
+            result = shown if written is outcome else None
+            self._tell("task-succeeded", {"uuid": self.id, "result": result or "", "runtime": written.runtime})
         else:
-            self._send_end(written, shown if written is outcome else None)
+            self._tell_failure(written, shown if written is outcome else None)
 
     def _tell_loss(self) -> None:
         """It ended without knowing that it had lost its work; when that was cancelled, nobody else has told it."""
@@ -226,26 +232,27 @@ class WorkRequest(Request):
         if info is not None and info.state is State.CANCELLED:
             self.announce_revoked(terminated=True)
 
-    def _send_end(self, outcome: Outcome, shown: str | None) -> None:
-        if outcome.ending is Ending.SUCCEEDED:
-            self.tell("task-succeeded", result=shown or "", runtime=outcome.runtime)
-        else:
-            last = last_straw(self.claim, outcome, self.host.max_interruptions)
-            if last is not None:
-                shown = safe_repr(last)
-            error = WorkError.from_json(outcome.error) if outcome.error else None
-            if error is not None and (error.module, error.exc_type) == _REJECTED:
-                self.tell("task-rejected", requeue=False)
-            self.tell(
-                "task-failed" if last is not None or outcome.ending is Ending.FAILED else "task-retried",
-                exception=shown or _said(outcome, error),
-                traceback=error.traceback if error else "",
-            )
+    def _tell_failure(self, outcome: Outcome, shown: str | None) -> None:
+        last = last_straw(self.claim, outcome, self.host.max_interruptions)
+        if last is not None:
+            shown = safe_repr(last)
+        error = WorkError.from_json(outcome.error) if outcome.error else None
+        if error is not None and (error.module, error.exc_type) == _REJECTED:
+            self.tell("task-rejected", requeue=False)
+        self.tell(
+            "task-failed" if last is not None or outcome.ending is Ending.FAILED else "task-retried",
+            exception=shown or _said(outcome, error),
+            traceback=error.traceback if error else "",
+        )
 
     def tell(self, kind: str, **fields: Any) -> None:
         """Send a task event, if the task sends any."""
-        if self._task is None or self._task.send_events:
-            self.host.send(kind, {"uuid": self.id, **fields})
+        self._tell(kind, {"uuid": self.id, **fields})
+
+    def _tell(self, kind: str, fields: Fields) -> None:
+        task, host = self._task, self.host
+        if (task is None or task.send_events) and host.eventer() is not None:
+            host.events.send(kind, fields)
 
     def send_event(self, type: str, **fields: Any) -> None:
         """Send a task event that Celery's own code asks for."""

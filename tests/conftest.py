@@ -21,7 +21,8 @@ settings.load_profile("workmanager")
 
 #: Files with tests that use RabbitMQ.
 ON_RABBITMQ = {
-    "test_broker_failover.py", "test_control.py", "test_events.py", "test_intake.py", "test_intake_crashes.py",
+    "test_audience.py", "test_broker_failover.py", "test_control.py", "test_events.py", "test_intake.py",
+    "test_intake_crashes.py",
 }  # fmt: skip
 
 

@@ -56,6 +56,10 @@ def build(broker: str, store: str, events_slow: float = 0.0, **conf: Any) -> Cel
             Path(mark).touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
+    @made.task(base=Worker, name="work.tell", bind=True, shared=False)
+    def tell(self: Any, said: str) -> None:
+        self.send_event("task-said", said=said)
+
     @made.task(base=Worker, name="work.enqueue", shared=False)
     def enqueue() -> dict[str, Any]:
         work = OneTimeWorkRequest("work.add", {"x": 1, "y": 2})

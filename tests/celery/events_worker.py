@@ -26,10 +26,13 @@ def filesystem(folder: Path) -> dict[str, Any]:
 
 
 class EventsWorker:
-    """One worker of the events app, and everything it tells; a context manager that leaves no process behind."""
+    """One worker of the events app, and everything it tells; a context manager that leaves no process behind.
 
-    def __init__(self, folder: Path, broker: str, *options: str, **conf: Any) -> None:
-        self.folder, self.options = folder, options
+    `listens`: from the beginning; else from when it is told to `listen`.
+    """
+
+    def __init__(self, folder: Path, broker: str, *options: str, listens: bool = True, **conf: Any) -> None:
+        self.folder, self.options, self._listens = folder, options, listens
         conf = {"task_default_queue": f"events-{os.getpid()}", **conf}
         if broker.startswith("filesystem"):
             conf["broker_transport_options"] = filesystem(folder)
@@ -59,22 +62,34 @@ class EventsWorker:
         )  # fmt: skip
 
     def __enter__(self) -> Self:
-        self._listening.start()
-        wait_until(lambda: self._receiver is not None, what="the receiver listens")
+        if self._listens:
+            self._begin_to_listen()
         with (self.folder / "log").open("ab") as log:
             self.process = self.run(
                 "worker", "-E", "-l", "INFO", "-n", f"events-{os.getpid()}@%h", *(self.options or ("-c", "2")),
                 stdout=log, stderr=log,
             )  # fmt: skip
-        wait_until(lambda: self.told("worker-heartbeat"), 60, "the worker's heart beats")
+        if self._listens:
+            wait_until(lambda: self.told("worker-heartbeat"), 60, "the worker's heart beats")
         return self
+
+    def listen(self) -> None:
+        """Hear everything that is told from now on."""
+        self._begin_to_listen()
+        # It asks all workers for a heartbeat; whoever hears that hears the rest, too.
+        wait_until(lambda: self.told("worker-heartbeat"), 60, "the worker's heart beats")
+
+    def _begin_to_listen(self) -> None:
+        self._listening.start()
+        wait_until(lambda: self._receiver is not None, what="the receiver listens")
 
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        self._receiver.should_stop = True
-        self._listening.join(10)
+        if self._receiver is not None:
+            self._receiver.should_stop = True
+            self._listening.join(10)
         with self.app.connection_for_write() as connection:
             self.app.amqp.queues[self.app.conf.task_default_queue](connection).delete()
         self.app.close()

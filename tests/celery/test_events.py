@@ -212,6 +212,11 @@ def test_a_task_that_sends_no_events_sends_none(worker: EventsWorker) -> None:
     assert worker.of(silent) == []
 
 
+def test_what_a_task_tells_itself_is_told(worker: EventsWorker) -> None:
+    told = worker.wait_for(worker.call("work.tell", kwargs={"said": "half way"}), "received", "said", "succeeded")
+    assert [each["said"] for each in told if each["type"] == "task-said"] == ["half way"]
+
+
 # -- Celery's own commands ---------------------------------------------------------------------------------------
 
 
