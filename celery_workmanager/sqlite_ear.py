@@ -80,7 +80,7 @@ class SqliteEar(Listener):
                         self._look_by_time(counter, CALM)
                         writes.take()
                 elif not counter.has_changed():
-                    pause = min(2 * pause, RARELY)
+                    pause = min(4 * pause, RARELY)
                 elif pause == RARELY and not writes.take():  # it would have come before the commit
                     untold += 1
                     if untold == UNTOLD:

@@ -7,6 +7,7 @@ called for; nothing is timed.
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
+from itertools import cycle
 from math import inf
 from pathlib import Path
 from threading import BoundedSemaphore
@@ -227,6 +229,27 @@ def test_looks_come_as_fast_as_by_time_and_some_more_at_once(monkeypatch: pytest
     assert haste.is_over
     now += 2 * sqlite_ear.LOOK
     assert not haste.is_over
+
+
+@on_linux
+def test_what_is_told_a_moment_after_the_wait_is_told(path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Then the look finds the commit, and what told of it comes to be read after that."""
+    monkeypatch.setattr(sqlite_ear, "RARELY", sqlite_ear.LOOK)
+    ear: Any = SqliteEar(Database(f"sqlite:///{path}"), lambda: None)
+    found: list[int] = []
+
+    def has_changed() -> bool:
+        found.append(1)
+        if len(found) == 10:
+            ear._stopped.set()
+        return True
+
+    ready, unused = os.pipe()
+    told = cycle([False, True])
+    ear._listen_to(SimpleNamespace(descriptor=ready, take=lambda: next(told)), SimpleNamespace(has_changed=has_changed))
+    assert len(found) == 10
+    os.close(ready)
+    os.close(unused)
 
 
 @on_linux
