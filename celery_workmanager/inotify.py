@@ -13,7 +13,7 @@ from pathlib import Path
 __all__ = ("Writes",)
 
 # https://man7.org/linux/man-pages/man7/inotify.7.html
-_MODIFY, _MOVED_TO, _CREATE, _OVERFLOW = 0x2, 0x80, 0x100, 0x4000
+_MODIFY, _MOVED_TO, _CREATE, _OVERFLOW, _IGNORED = 0x2, 0x80, 0x100, 0x4000, 0x8000
 _ONLY_FOLDERS = 0x01000000
 _EVENT = struct.Struct("iIII")
 _AT_ONCE = 65536
@@ -69,7 +69,9 @@ class Writes:
             if mask & _OVERFLOW or (watch == self._folder and is_ours):
                 self._add_file()  # another file, in which something may stand already
                 told = True
-            elif is_ours and mask & _MODIFY:
+            elif mask & _IGNORED:
+                self._watches.discard(watch)  # the file is gone
+            elif mask & _MODIFY:
                 told = True
         return told
 

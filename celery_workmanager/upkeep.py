@@ -91,10 +91,11 @@ class Upkeep:
     def _let_time_pass(self) -> None:
         self._next = self._store.next_moment()
         if self._next is not None and self._next <= self._clock.now():
-            if self._store.promote():
-                self._promoted()
+            promoted = self._store.promote()
             self._store.expire()
-            if self._store.wake_limited() + self._store.pass_deadlines():
+            promoted += self._store.wake_limited() + self._store.pass_deadlines()
+            if promoted:
+                # Not before all is written: on SQLite a claim would have to wait for the rest, and that is by naps.
                 self._promoted()
             self._next = self._store.next_moment()
 
