@@ -79,6 +79,7 @@ class SqliteEar(Listener):
                     if haste.is_over:
                         self._look_by_time(counter, CALM)
                         writes.take()
+                        pause = LOOK  # the last of these may not be committed yet
                 elif not counter.has_changed():
                     pause = min(4 * pause, RARELY)
                 elif pause == RARELY and not writes.take():  # it would have come before the commit

@@ -273,6 +273,24 @@ def test_when_commits_come_too_fast_it_is_looked_by_time_until_they_end(
 
 
 @on_linux
+def test_what_was_written_as_looks_by_time_ended_is_heard(path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What told of it is thrown away then, since most of it is old."""
+    monkeypatch.setattr(sqlite_ear, "RARELY", HOUR)
+    monkeypatch.setattr(sqlite_ear._Haste, "is_over", True)
+    look = SqliteEar._look_for_commit
+    monkeypatch.setattr(SqliteEar, "_look_for_commit", lambda *how: look(*how) or True)  # it is sure, each time
+
+    def write(_ear: SqliteEar, _counter: Any, longest: float = inf) -> None:
+        if longest < inf:
+            commit(path)
+
+    monkeypatch.setattr(SqliteEar, "_look_by_time", write)
+    with listening(path) as (_, heard):
+        commit(path)
+        wait_until(lambda: len(heard) == 2)
+
+
+@on_linux
 @pytest.mark.usefixtures("only_told")
 def test_only_so_many_ears_of_a_process_are_told(path: Path, monkeypatch: pytest.MonkeyPatch):
     """What tells them is scarce, and all programs of a user share it."""
