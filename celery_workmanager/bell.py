@@ -7,27 +7,24 @@ carries no rings, it can see that something is to be claimed. A lost ring costs 
 
 from __future__ import annotations
 
-import logging
-import sqlite3
-import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any, Protocol
 
 from sqlalchemy import ColumnElement, Connection, literal_column, select
 
 from celery_workmanager.database import Database
+from celery_workmanager.green import is_green
+from celery_workmanager.listener import Listener
+from celery_workmanager.sqlite_ear import SqliteEar
 from celery_workmanager.tables import work
 
-logger = logging.getLogger(__name__)
-
 CHANNEL = "workmanager"
-#: Seconds between two looks at SQLite's change counter (some microseconds each, and a processor that wakes up), and
-#: when it hasn't changed for the time of so many.
-LOOK, LAZY_LOOK, QUIET = 0.01, 0.02, 100
-#: The same where a look asks the server.
+#: Seconds between two looks where each asks the server.
 LOOK_AT_SERVER, LONGEST_LOOK = 0.05, 0.5
-_PAUSE = 1.0
+#: PostgreSQL: seconds between two looks at what has come when nothing is told to have come, and where our threads are
+#: greenlets, which the driver knows how to wait in.
+_RARELY, _GREEN_SLICE = 5.0, 0.5
 #: PostgreSQL: rings, as a part of another statement.
 RING: ColumnElement[Any] = literal_column(f"pg_notify('{CHANNEL}', '')").label("ring")
 _RING = select(RING)
@@ -57,39 +54,7 @@ class Ear(Protocol):
         """End listening; returns when the thread has ended."""
 
 
-class _Listener:
-    """A thread that calls `heard` at each ring and survives losing the database."""
-
-    is_deaf = False
-
-    def __init__(self, database: Database, heard: Callable[[], None], *, tries: bool = False) -> None:
-        self._database = database
-        self._heard = heard
-        self._tries = tries
-        self.is_heard = False
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="workmanager-bell", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopped.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=5)
-
-    def _run(self) -> None:
-        while not self._stopped.is_set():
-            try:
-                self._listen()
-            except Exception as error:  # noqa: BLE001 - the bell is a convenience; polling goes on without it
-                self.is_heard = False
-                logger.debug("the bell is out of order: %s", error)
-                self._stopped.wait(_PAUSE)
-
-    def _listen(self) -> None:
-        raise NotImplementedError
-
+class _Asker(Listener):
     def _ask(self, connected: Callable[[], AbstractContextManager[Connection]]) -> None:
         """Look whether something is to be claimed; what makes nothing claimable (a cancel) is found by polling."""
         pause, seen = LOOK_AT_SERVER, None
@@ -103,30 +68,7 @@ class _Listener:
             seen = ready
 
 
-class _SqliteEar(_Listener):
-    def _listen(self) -> None:
-        # A bare connection: this runs a hundred times a second.
-        connection = sqlite3.connect(str(self._database.url.database), isolation_level=None)
-        try:
-            seen = self._version(connection)
-            self.is_heard = True
-            unchanged = 0
-            while not self._stopped.wait(LOOK if unchanged < QUIET else LAZY_LOOK):
-                version = self._version(connection)
-                unchanged += 1
-                if version != seen:
-                    seen, unchanged = version, 0
-                    self._heard()
-        finally:
-            connection.close()
-
-    @staticmethod
-    def _version(connection: sqlite3.Connection) -> int:
-        version: int = connection.execute("PRAGMA data_version").fetchone()[0]
-        return version
-
-
-class _PostgresqlEar(_Listener):
+class _PostgresqlEar(_Asker):
     @property
     def is_deaf(self) -> bool:  # type: ignore[override]
         """Whether a pooler is in between, which listens to nothing for us."""
@@ -146,16 +88,35 @@ class _PostgresqlEar(_Listener):
             if self._tries:
                 with self._database.plain() as other:
                     ring(other)
-            while not self._stopped.is_set():
-                for _ in driver.notifies(timeout=0.5, stop_after=1):
-                    # A pooler that lends connections by the transaction lets one listen, and hear nothing.
-                    self.is_heard = True
-                    self._heard()
+            self._take_rings(driver)
         finally:
             raw.invalidate()
 
+    def _take_rings(self, driver: Any) -> None:
+        if is_green():
+            while not self._stopped.is_set():
+                for _ in driver.notifies(timeout=_GREEN_SLICE, stop_after=1):
+                    self._ring_came()
+            return
+        # By libpq itself: the driver's own way wakes up ten times a second to look whether it was interrupted.
+        with closing(self._wakeful()) as waker:
+            waker.watch(driver.fileno())
+            while not self._stopped.is_set():
+                driver.pgconn.consume_input()
+                came = False
+                while driver.pgconn.notifies() is not None:
+                    came = True
+                if came:
+                    self._ring_came()
+                waker.wait(_RARELY)
 
-class _MysqlEar(_Listener):
+    def _ring_came(self) -> None:
+        # A pooler that lends connections by the transaction lets one listen, and hear nothing.
+        self.is_heard = True
+        self._heard()
+
+
+class _MysqlEar(_Asker):
     is_deaf = True
 
     def _listen(self) -> None:
@@ -180,7 +141,7 @@ def listen(database: Database, heard: Callable[[], None], *, tries: bool = False
     `tries`: it rings once by itself, to know soon whether it hears.
     """
     if database.is_sqlite:
-        return _Deaf() if database.in_memory else _SqliteEar(database, heard)
+        return _Deaf() if database.in_memory else SqliteEar(database, heard)
     if database.is_mysql:
         return _MysqlEar(database, heard)
     if database.dialect == "postgresql" and database.url.get_driver_name() == "psycopg":

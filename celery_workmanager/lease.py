@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,9 @@ SETTLED_IN = 0.1
 SOON = 0.5
 #: Seconds between two looks at what this node still owns; as short as the second when the bell rings.
 LOOK, QUICK_LOOK = 1.0, 0.2
+#: Seconds between two steps while something runs.
+_LOOK_AFTER = 0.25
+_MOMENT = 0.001
 
 
 class Lease:
@@ -101,6 +105,13 @@ class Lease:
         if under_way is not None and under_way == self._step_seen:
             self._end_in_time(self._clock.monotonic())
         self._step_seen = under_way
+
+    def until_next(self) -> float:
+        """Seconds until there may be something to do again: what runs is looked after, a change is told `SOON`."""
+        now = self._clock.monotonic()
+        longest = min(_LOOK_AFTER if self._dispatcher.runs else SOON, self._length / 8)
+        # Late by a moment rather than early by one, which would be a step for nothing.
+        return min(longest, max(0.0, self._renew_at - now) + _MOMENT)
 
     def facts_changed(self) -> None:
         """What the node tells of itself has changed: renew soon, but not for each of many changes."""
@@ -217,6 +228,12 @@ def this_process(name: str, now: int, lease_until: int, facts: str) -> NodeRow:
 
 def this_host() -> str:
     """The machine, its start and its process numbering: where a process id of ours means something."""
+    return _host_of(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _host_of(_pid: int) -> str:
+    # None of it changes while a process lives, but for its name, under which it has told of itself by then.
     return f"{socket.gethostname()}/{_read('/proc/sys/kernel/random/boot_id')}/{_namespace()}"
 
 

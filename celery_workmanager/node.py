@@ -82,7 +82,7 @@ class Node:
             facts=lambda: {**facts(), **self._facts()},
             outage=self._outage,
         )
-        self.upkeep = Upkeep(store, clock, settings)
+        self.upkeep = Upkeep(store, clock, settings, self.dispatcher.rung.set)
         self._revocations = Revocations(store)
         self._ear = listen(store.database, self._on_ring, tries=True)
         self._rung = threading.Event()
@@ -139,7 +139,7 @@ class Node:
         rung = False
         while not self._duties.stopped.is_set():
             self._duties.guarded(lambda rung=rung: self.lease.step(rung=rung), "The lease")  # type: ignore[misc]
-            rung = self._rung.wait(min(0.25, self._settings.lease / 8))
+            rung = self._rung.wait(self.lease.until_next())
             self._rung.clear()
 
     def _keep_up(self) -> None:

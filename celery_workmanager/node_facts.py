@@ -33,7 +33,9 @@ Names = bool | Collection[str]
 
 def network(interfaces: Collection[str] = (), metered: Names = False, roaming: Names = False) -> dict[str, Any]:
     """Whether one of `interfaces` (none: that of the default route) is ``connected``, and what its traffic costs."""
-    connected = [name for name in interfaces or _default_interfaces() if _is_connected(name)]
+    addresses, states = psutil.net_if_addrs(), psutil.net_if_stats()
+    wanted = interfaces or _default_interfaces(addresses)
+    connected = [name for name in wanted if _is_connected(states.get(name), addresses.get(name, ()))]
     if not connected:
         return {"connected": False}
     # Traffic takes the one that costs nothing, if there is one.
@@ -45,10 +47,10 @@ def network(interfaces: Collection[str] = (), metered: Names = False, roaming: N
     }
 
 
-def _default_interfaces() -> Iterator[str]:
+def _default_interfaces(addresses: Mapping[str, Sequence[Any]]) -> Iterator[str]:
     own = {_own_address(family, address) for family, address in _FAR_AWAY} - {None}
-    for name, addresses in psutil.net_if_addrs().items():
-        if any(each.address.partition("%")[0] in own for each in addresses):
+    for name, its in addresses.items():
+        if any(each.address.partition("%")[0] in own for each in its):
             yield name
 
 
@@ -62,9 +64,7 @@ def _own_address(family: socket.AddressFamily, far: str) -> str | None:
         return None
 
 
-def _is_connected(name: str) -> bool:
-    state = psutil.net_if_stats().get(name)
-    addresses = psutil.net_if_addrs().get(name, ())
+def _is_connected(state: Any, addresses: Sequence[Any]) -> bool:
     return state is not None and state.isup and any(map(_is_usable, addresses))
 
 
@@ -146,10 +146,24 @@ class CpuTimes:
 
 def _own_time() -> float:
     used, own = 0.0, psutil.Process()
-    for process in (own, *own.children(recursive=True)):
+    for process in (own, *_descendants(own)):
         with suppress(psutil.Error):  # it ends just now
             used += sum(process.cpu_times()[:4])  # with the children that have ended
     return used
+
+
+def _descendants(process: psutil.Process) -> Iterator[psutil.Process]:
+    # psutil looks at every process of the machine for that; most Linux kernels know.
+    try:
+        found = [(task / "children").read_text() for task in Path(f"/proc/{process.pid}/task").iterdir()]
+    except OSError:  # another system or kernel, or a thread that ends just now
+        yield from process.children(recursive=True)
+        return
+    for pid in " ".join(found).split():
+        with suppress(psutil.Error):
+            child = psutil.Process(int(pid))
+            yield child
+            yield from _descendants(child)
 
 
 class LoadOfOthers:

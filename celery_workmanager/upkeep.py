@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
@@ -38,11 +39,17 @@ class _Duty:
 
 
 class Upkeep:
-    """The duties of one process; `step` does those that are due."""
+    """The duties of one process; `step` does those that are due.
 
-    def __init__(self, store: Store, clock: Clock, settings: Settings) -> None:
+    `promoted` is called when time has made works claimable, so that a node needn't wait for its own ring.
+    """
+
+    def __init__(
+        self, store: Store, clock: Clock, settings: Settings, promoted: Callable[[], None] = lambda: None
+    ) -> None:
         self._store = store
         self._clock = clock
+        self._promoted = promoted
         self._lease = settings.lease
         now = clock.monotonic()
         self._measure = _Duty(settings.lease)
@@ -84,10 +91,12 @@ class Upkeep:
     def _let_time_pass(self) -> None:
         self._next = self._store.next_moment()
         if self._next is not None and self._next <= self._clock.now():
-            self._store.promote()
+            promoted = self._store.promote()
             self._store.expire()
-            self._store.wake_limited()
-            self._store.pass_deadlines()
+            promoted += self._store.wake_limited() + self._store.pass_deadlines()
+            if promoted:
+                # Not before all is written: on SQLite a claim would have to wait for the rest, and that is by naps.
+                self._promoted()
             self._next = self._store.next_moment()
 
     def until_next(self, longest: float) -> float:
@@ -105,10 +114,10 @@ class Upkeep:
     def heal(self, *, trust_leases: bool) -> int:
         """Put back the works of lost nodes; without `trust_leases`, only of nodes whose process is known to be gone."""
         # Others' machines aren't read: a fleet of thousands would ask for millions of rows a second.
-        gone = dead_nodes(self._store.nodes(this_host()))
-        if gone:
+        here, has_lost = self._store.look_for_lost(this_host(), self._clock.now() if trust_leases else 1)
+        if gone := dead_nodes(here):
             self._store.give_up(gone)
-        if not self._store.has_lost(self._clock.now() if trust_leases else 1):
+        elif not has_lost:
             return 0
         healed, stuck = 0, list[str]()
         while (found := self._store.heal(self._clock.now() if trust_leases else 1, stuck)) is not None:

@@ -284,9 +284,9 @@ class Store(TakingStore):
         """Take an idle node off the list."""
         self._write(lambda conn: leasing.unregister(conn, node))
 
-    def nodes(self, host: str | None = None) -> list[leasing.NodeRow]:
-        """The node incarnations that are known: all, or those of one machine (as `NodeRow.host` names it)."""
-        return self._read(lambda conn: leasing.nodes(conn, host))
+    def nodes(self) -> list[leasing.NodeRow]:
+        """The node incarnations that are known."""
+        return self._read(leasing.nodes)
 
     # -- what time does -----------------------------------------------------------------------------------------
 
@@ -294,9 +294,9 @@ class Store(TakingStore):
         """End the leases of nodes whose process is known to be gone."""
         self._write(lambda conn: leasing.give_up(conn, nodes))
 
-    def has_lost(self, before: int) -> bool:
-        """Whether `heal` may find something to do."""
-        return self._read(lambda conn: leasing.has_lost(conn, before))
+    def look_for_lost(self, host: str, before: int) -> tuple[list[leasing.NodeRow], bool]:
+        """The nodes of a machine (as `NodeRow.host` names it), and whether `heal` may find something to do."""
+        return self._read(lambda conn: leasing.look_for_lost(conn, host, before))
 
     def heal(self, before: int, passing: Sequence[str] = ()) -> tuple[str, Settled] | None:
         """Put back a chunk of the works of one node whose lease ended before `before` (microseconds).

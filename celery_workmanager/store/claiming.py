@@ -365,7 +365,9 @@ def write_progress(connection: Connection, entries: Sequence[tuple[Claim, str]])
     return mine
 
 
+_OWNED = select(work.c.id, work.c.token).where(work.c.node == bindparam("owner"))
+
+
 def owned(connection: Connection, node: str) -> dict[str, int]:
     """The works that `node` holds now, with the token of each: what it runs beyond that is no longer its own."""
-    held = select(work.c.id, work.c.token).where(work.c.node == node)
-    return {row.id: row.token for row in connection.execute(held)}
+    return {row.id: row.token for row in connection.execute(_OWNED, {"owner": node})}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, exists, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, delete, exists, insert, literal, or_, select, update
 
 from celery_workmanager.database import locking
 from celery_workmanager.events import Change
@@ -61,10 +61,17 @@ def register(connection: Connection, row: NodeRow) -> None:
     connection.execute(insert(node), values)
 
 
+_RENEW = (
+    update(node)
+    .where(node.c.id == bindparam("node_id"))
+    .values(lease_until=bindparam("until"), facts=bindparam("now_facts"))
+)
+
+
 def renew(connection: Connection, node_id: str, lease_until: int, facts: str) -> bool:
     """Extend the lease; ``False`` when the node has been declared lost and must take a new identity."""
-    statement = update(node).where(node.c.id == node_id).values(lease_until=lease_until, facts=facts)
-    return connection.execute(statement).rowcount == 1
+    renewed = connection.execute(_RENEW, {"node_id": node_id, "until": lease_until, "now_facts": facts})
+    return renewed.rowcount == 1
 
 
 def unregister(connection: Connection, node_id: str) -> None:
@@ -74,11 +81,9 @@ def unregister(connection: Connection, node_id: str) -> None:
         connection.execute(delete(node).where(node.c.id == node_id))
 
 
-def nodes(connection: Connection, host: str | None = None) -> list[NodeRow]:
-    """The node incarnations that are known: all, or those of one machine."""
-    known = select(node).order_by(node.c.id)
-    rows = connection.execute(known if host is None else known.where(node.c.host == host))
-    return [NodeRow(**row) for row in rows.mappings()]
+def nodes(connection: Connection) -> list[NodeRow]:
+    """The node incarnations that are known."""
+    return [NodeRow(**row) for row in connection.execute(select(node).order_by(node.c.id)).mappings()]
 
 
 def give_up(connection: Connection, node_ids: Sequence[str]) -> None:
@@ -141,12 +146,22 @@ def put_back(connection: Connection, node_id: str, ids: Sequence[str], now: int,
 #: Works in the hands of nobody: a node that was declared lost while it slept may have claimed on waking, before it
 #: noticed.
 _ORPHANS = select(work.c.node).where(work.c.node.is_not(None), ~exists().where(node.c.id == work.c.node))
-_HAS_LOST = select(or_(exists().where(node.c.lease_until < bindparam("before")), _ORPHANS.exists()))
+_HAS_LOST = or_(exists().where(node.c.lease_until < bindparam("before")), _ORPHANS.exists()).label("has_lost")
+_ONE = select(literal(1).label("one")).subquery()
+_HERE = node.alias("here")
+#: One row at least, also for a machine without nodes.
+_LOOK_FOR_LOST = select(_HAS_LOST, _HERE).select_from(_ONE.outerjoin(_HERE, _HERE.c.host == bindparam("host")))
 
 
-def has_lost(connection: Connection, before: int) -> bool:
-    """Whether `heal` may find something; nothing is locked."""
-    return bool(connection.execute(_HAS_LOST, {"before": before}).scalar())
+def look_for_lost(connection: Connection, host: str, before: int) -> tuple[list[NodeRow], bool]:
+    """The node incarnations of a machine, and whether `heal` may find something; nothing is locked.
+
+    One statement: idle nodes ask for both all the time.
+    """
+    rows = connection.execute(_LOOK_FOR_LOST, {"host": host, "before": before}).mappings().all()
+    columns = NodeRow.__slots__
+    here = [NodeRow(**{name: row[name] for name in columns}) for row in rows if row["id"] is not None]
+    return here, bool(rows[0]["has_lost"])
 
 
 def _lost_node(connection: Connection, before: int, passing: Sequence[str]) -> str | None:

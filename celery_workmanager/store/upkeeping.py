@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import BigInteger, Connection, String, Update, case, delete, func, or_, select, update
+from sqlalchemy import BigInteger, Connection, Select, String, Update, case, delete, func, or_, select, update
 
 from celery_workmanager.call import facts_of
 from celery_workmanager.database import locking
@@ -73,8 +74,7 @@ def pass_deadlines(connection: Connection, now: int, limit: int = CHUNK) -> int:
     return len(rows)
 
 
-def next_moment(connection: Connection) -> int | None:
-    """When the next work is due, expires, has its deadline, or may have room under its limit (microseconds)."""
+def _moments() -> Select[Any]:
     # SQLite takes a partial index only where its condition is repeated. The first of an order, not a minimum: for that
     # PostgreSQL reads every entry, if its statistics are from a moment when there were none.
     due = select(work.c.due_at).where(work.c.due_at.is_not(None)).order_by(work.c.due_at).limit(1)
@@ -83,8 +83,16 @@ def next_moment(connection: Connection) -> int | None:
     deadline = work.c.deadline_at
     deadlines = select(deadline).where(deadline.is_not(None)).order_by(deadline).limit(1)
     wakes = select(limit.c.wake_at).where(limit.c.wake_at.is_not(None)).order_by(limit.c.wake_at).limit(1)
-    firsts = select(*(first.scalar_subquery() for first in (due, expires, deadlines, wakes)))
-    moments = [moment for moment in connection.execute(firsts).one() if moment is not None]
+    return select(*(first.scalar_subquery() for first in (due, expires, deadlines, wakes)))
+
+
+#: Made once: an idle node asks all the time, and to make it takes as long as the answer.
+_MOMENTS = _moments()
+
+
+def next_moment(connection: Connection) -> int | None:
+    """When the next work is due, expires, has its deadline, or may have room under its limit (microseconds)."""
+    moments = [moment for moment in connection.execute(_MOMENTS).one() if moment is not None]
     return min(moments, default=None)
 
 
@@ -132,6 +140,8 @@ def repair(connection: Connection, ids: Sequence[str], now: int, terms: Terms) -
 
 def _suspects(connection: Connection, ids: list[str]) -> list[str]:
     """Of BLOCKED works, those that have no unfinished prerequisite, or a broken one."""
+    if not ids:
+        return []
     parent = work.alias("parent")
     waiting = [int(state) for state in leaves(Move.CANCEL)]
     broken = [int(State.FAILED), int(State.CANCELLED)]
@@ -148,7 +158,7 @@ def _suspects(connection: Connection, ids: list[str]) -> list[str]:
             )
         )
     )
-    return list(connection.execute(counted).scalars()) if ids else []
+    return list(connection.execute(counted).scalars())
 
 
 def _repair(connection: Connection, child_id: str, now: int, terms: Terms) -> int:

@@ -12,12 +12,14 @@ from sqlalchemy import update
 
 from celery_workmanager import lease as lease_module
 from celery_workmanager import upkeep as upkeep_module
+from celery_workmanager.constraints import Constraints
 from celery_workmanager.errors import StoreUnavailable
-from celery_workmanager.lease import END, WARN, this_host
+from celery_workmanager.lease import END, SOON, WARN, this_host
+from celery_workmanager.settings import Settings
 from celery_workmanager.store.leasing import NodeRow
 from celery_workmanager.tables import work
 from celery_workmanager.timing import SECOND
-from celery_workmanager.upkeep import SWEEP_INTERVAL
+from celery_workmanager.upkeep import SWEEP_INTERVAL, Upkeep
 from celery_workmanager.work import State, StopReason
 from tests.engine.scripted import GRACE, LEASE
 
@@ -40,6 +42,27 @@ def test_a_lease_is_renewed_four_times_in_its_length(world):
     world.advance(0.1)
     node.lease.step()
     assert nodes(world)[node.lease.node].lease_until == world.clock.now() + LEASE * SECOND
+
+
+def test_an_idle_lease_rests_until_it_is_renewed_or_has_something_new_to_tell(world):
+    node = world.node()
+    assert node.lease.until_next() < 0.01
+    node.join()
+    assert node.lease.until_next() == SOON
+    world.advance(LEASE / 4 - 0.2)
+    assert node.lease.until_next() == pytest.approx(0.2, abs=0.01)
+    world.advance(0.2)
+    assert 0 < node.lease.until_next() < 0.01
+    node.lease.step()
+    node.lease.facts_changed()
+    world.advance(0.3)
+    assert node.lease.until_next() == pytest.approx(SOON - 0.3, abs=0.01)
+    world.enqueue()
+    node.lease.step()
+    node.dispatcher.step()
+    assert node.running
+    node.lease.step()
+    assert node.lease.until_next() <= 0.25
 
 
 def test_runs_may_begin_until_shortly_before_the_lease_ends(world):
@@ -338,6 +361,25 @@ def test_due_works_are_promoted_and_expired_ones_cancelled(world):
     world.advance(10)
     node.upkeep.step()
     assert world.states(late) == ["CANCELLED"]
+
+
+def test_who_asks_is_told_when_time_has_made_works_claimable(world):
+    """A node needn't wait for its own ring."""
+    told: list[str] = []
+    upkeep = Upkeep(world.store, world.clock, Settings(lease=LEASE), lambda: told.append("promoted"))
+    world.enqueue(initial_delay=10)
+    world.enqueue(initial_delay=10)
+    world.enqueue(constraints=Constraints(node_labels=("zone=elsewhere",)), deadline=30)
+    upkeep.step()
+    assert told == []
+    world.advance(10)
+    upkeep.step()
+    assert told == ["promoted"]
+    upkeep.step()
+    assert told == ["promoted"]
+    world.advance(20)
+    upkeep.step()
+    assert told == ["promoted"] * 2
 
 
 def test_a_wake_up_that_was_lost_is_made_up_for(world):

@@ -15,6 +15,7 @@ from celery_workmanager.node import Node
 from celery_workmanager.pauses import PauseKind, PauseTarget
 from celery_workmanager.settings import Settings
 from celery_workmanager.store import Store, pausing
+from tests.engine.scripted import ScriptedEngine
 from tests.stores import emptied, make_store, put, take, wait_until
 
 
@@ -105,6 +106,20 @@ def test_where_the_bell_is_heard_and_nothing_waits_it_rests_longer(heard, nothin
         _settings=Settings(store_url="sqlite://", lease=15.0, poll_interval=poll), _ear=SimpleNamespace(is_heard=heard)
     )
     assert Node._patience(node, nothing_waits=nothing_waits) == seconds
+
+
+def test_a_node_is_told_at_once_what_it_has_promoted_itself(world):
+    """Its own ring comes back to it later, if at all."""
+    node = Node(
+        world.store, ScriptedEngine(1), world.clock, Settings(store_url="sqlite://"),
+        name="node", lanes=dict, facts=dict,
+    )  # fmt: skip
+    world.enqueue(initial_delay=10)
+    node.upkeep.step()
+    assert not node.dispatcher.rung.is_set()
+    world.advance(10)
+    node.upkeep.step()
+    assert node.dispatcher.rung.is_set()
 
 
 def test_who_has_to_look_rests_longer_only_while_the_same_work_lies_there(mariadb: Store):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -84,6 +85,26 @@ def test_what_a_child_uses_is_our_own():
     after = CpuTimes.read()
     assert after.own - before.own >= 0.25
     assert after.busy - before.busy >= 0.2
+
+
+@pytest.mark.parametrize("kernel_tells", [True, False])
+def test_children_of_children_are_found(monkeypatch, kernel_tells):
+    def refuse(_path):
+        raise FileNotFoundError
+
+    if not kernel_tells:
+        monkeypatch.setattr(Path, "iterdir", refuse)
+    grandchild = "import sys; print(1, flush=True); sys.stdin.read()"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {grandchild!r}])"
+    with subprocess.Popen(
+        [sys.executable, "-c", child], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        found = {each.pid for each in node_facts._descendants(psutil.Process())}
+        assert found >= {process.pid, *(each.pid for each in psutil.Process(process.pid).children())}
+        assert len(psutil.Process(process.pid).children()) == 1
+        process.communicate("")
 
 
 def test_the_load_takes_two_readings():

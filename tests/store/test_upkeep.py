@@ -6,7 +6,7 @@ import pytest
 
 from celery_workmanager.outcome import Ending
 from celery_workmanager.store import Store
-from celery_workmanager.store.leasing import HEAL_CHUNK
+from celery_workmanager.store.leasing import HEAL_CHUNK, NodeRow
 from celery_workmanager.timing import SECOND
 from celery_workmanager.work import State, StopReason
 from tests.stores import (
@@ -65,6 +65,28 @@ def test_works_of_a_live_node_are_left_alone(store: Store):
     move(store, 15 * SECOND)
     assert store.heal(store.clock.now()) is None
     assert store.owned("node").keys() == {"a"}
+
+
+def test_one_look_tells_of_a_machines_nodes_and_of_lost_ones_anywhere(store: Store):
+    assert store.look_for_lost("host", store.clock.now()) == ([], False)
+    register(store)
+    register(store, "second", lease=30 * SECOND)
+    store.register(NodeRow("elsewhere", "w@other", "other", 1, 1, START, START + 20 * SECOND, "{}"))
+    here, has_lost = store.look_for_lost("host", store.clock.now())
+    assert sorted(here, key=lambda each: each.id) == [each for each in store.nodes() if each.host == "host"]
+    assert not has_lost
+    assert [each.id for each in store.look_for_lost("other", START)[0]] == ["elsewhere"]
+    assert store.look_for_lost("host", START + 15 * SECOND + 1)[1]
+    assert store.look_for_lost("nowhere", START + 15 * SECOND + 1) == ([], True)
+
+
+def test_works_in_the_hands_of_nobody_are_lost_too(store: Store):
+    put(store, "a")
+    register(store, lease=HOUR)
+    take(store)
+    assert not store.look_for_lost("host", store.clock.now())[1]
+    sql(store, "DELETE FROM workmanager_node")
+    assert store.look_for_lost("host", store.clock.now()) == ([], True)
 
 
 def test_a_lost_nodes_works_go_back_and_the_node_goes(store: Store):
