@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,9 @@ from tests.stores import (
 OWN_LANES = lanes_of([QUEUE], [WORKER])
 
 
-def settle(store: Store, *claims: Claim, room: int = 2, ending: Ending = Ending.SUCCEEDED, **outcome: object) -> Settled:
+def settle(
+    store: Store, *claims: Claim, room: int = 2, ending: Ending = Ending.SUCCEEDED, **outcome: object
+) -> Settled:
     """Settle these as a node that has room for what follows."""
     return store.settle(verdicts(store, claims, ending, **outcome), Taker("node", 77, OWN_LANES, room))
 
@@ -109,7 +112,7 @@ def test_as_many_as_there_is_room_for_are_claimed(store: Store):
     ],
     ids=lambda options: next(iter(options)),
 )
-def test_what_takes_more_than_room_is_left_to_the_usual_way(store: Store, options: dict[str, object]):
+def test_what_takes_more_than_room_is_left_to_the_usual_way(store: Store, options: dict[str, Any]):
     first = after(store, job("b", **options))
     store.clock.move(2 * SECOND)  # type: ignore[attr-defined]
     settled = settle(store, first)
