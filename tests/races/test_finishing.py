@@ -8,6 +8,7 @@ import pytest
 
 from celery_workmanager.outcome import Claim, Ending
 from celery_workmanager.planning import plan_insertion
+from celery_workmanager.sentences import Sentence
 from celery_workmanager.store import Settled, Store, finishing, graph, inserting
 from celery_workmanager.work import State
 from tests.stores import (
@@ -93,6 +94,7 @@ def test_without_the_lock_both_parents_miss_the_last_one_and_the_sweep_repairs_i
     put_chain(server, ["a", "b"], "c")
     first, second = take_one(server, "a"), take_one(server, "b")
     monkeypatch.setattr(graph, "locking", lambda statement, *_args, **_options: statement)
+    monkeypatch.setattr(graph, "_LOCK_ONE", dict.fromkeys((False, True), Sentence(graph._ONE)))
     with server.database.transaction() as connection:
         settle_in(server, connection, first)
         with meanwhile(lambda: end(server, second)) as ended:

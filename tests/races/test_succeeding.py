@@ -37,8 +37,10 @@ from tests.stores import (
 _LOCK = 4711
 _VIEW = (
     "ALTER TABLE workmanager_edge RENAME TO real_edge",
-    f"CREATE FUNCTION waits() RETURNS boolean LANGUAGE plpgsql VOLATILE AS"
-    f" $$ BEGIN PERFORM pg_advisory_xact_lock_shared({_LOCK}); RETURN true; END $$",
+    (
+        "CREATE FUNCTION waits() RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$"
+        f" BEGIN PERFORM pg_advisory_xact_lock_shared({_LOCK}); RETURN true; END $$"
+    ),
     "CREATE VIEW workmanager_edge AS SELECT * FROM real_edge WHERE waits()",
 )
 _NO_VIEW = (
