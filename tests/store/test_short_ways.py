@@ -348,10 +348,12 @@ def test_a_callers_transaction_takes_all_of_a_bulk_with_it(server: Store):
         firsts = [Step((job(f"{prefix}a{n}"),), name=f"{prefix}{n}") for n in range(6)]
         return firsts + [Step((job(f"{prefix}b{n}"),), (f"{prefix}a{n}",), f"{prefix}{n}") for n in range(6)]
 
-    with users_engine(server).connect() as connection:
+    users = users_engine(server)
+    with users.connect() as connection:
         enqueue(server, *pairs("gone"), connection=connection)
         connection.rollback()
         enqueue(server, *pairs("kept"), connection=connection)
         connection.commit()
+    users.dispose()
     assert (rows_of(server, "name"), rows_of(server, "member"), rows_of(server, "edge")) == (6, 12, 6)
     assert {each[:4] for each in states(server)} == {"kept"}
