@@ -37,7 +37,7 @@ CHANGES = (
     Mutant(
         "the lock of a work that gets children",
         "store/inserting.py",
-        "locking(rows, connection) if is_parent else rows",
+        "locking(rows, connection) if is_locked else rows",
         "rows",
         ("races/test_finishing.py",),
     ),

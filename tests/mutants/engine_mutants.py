@@ -23,9 +23,16 @@ ENGINE = (
     Mutant(
         "that a process which was frozen claims nothing before it has renewed",
         "dispatcher.py",
-        "if now >= self._leased_until or self._has_enough(processes, now):\n",
-        "if self._has_enough(processes, now):\n",
+        "return self.accepting and self._clock.monotonic() < self._leased_until\n",
+        "return self.accepting\n",
         LEASES,
+    ),
+    Mutant(
+        "that what waits goes before what an end unblocks",
+        "dispatcher.py",
+        "if not (self.sees_nothing and self._may_claim()):\n",
+        "if not self._may_claim():\n",
+        ("engine/test_following.py",),
     ),
     Mutant(
         "that claims wait for a store which is slow to take ends",
@@ -107,8 +114,8 @@ ENGINE = (
     Mutant(
         "that ends are kept while the store is away",
         "settlement.py",
-        "            self._write(batch)\n            del self._new[: len(batch)]\n",
-        "            del self._new[: len(batch)]\n            self._write(batch)\n",
+        "            self._write(batch, taker)\n            taker = None  # its room was for one batch\n",
+        "            del self._new[: len(batch)]\n            self._write(batch, taker)\n            batch = []\n",
         ("engine/test_settlement.py",),
     ),
     Mutant(
