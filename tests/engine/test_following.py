@@ -54,15 +54,6 @@ def test_a_link_is_taken_without_a_claim(world, looks):
     assert "claim" not in looks
 
 
-def test_what_waits_and_is_more_urgent_goes_first(world):
-    ids, node = rest(world, concurrency=1)
-    urgent = world.enqueue(priority=9)
-    node.settle()
-    node.ended(ids[0])
-    node.settle()
-    assert node.running == urgent
-
-
 def test_a_node_without_room_leaves_it_to_others(world):
     ids, node = rest(world, concurrency=2)
     node.engine.concurrency = 0
@@ -115,6 +106,18 @@ def test_a_node_waits_for_what_its_ends_bring_and_looks_then(world, looks, calls
     node.settle()
     assert node.running == [ids[1]]
     assert looks == ["settle", "look"]
+
+
+def test_what_waits_and_is_more_urgent_goes_first(world, calls):
+    ids, node = rest(world, concurrency=1, aside=calls.append)
+    urgent = world.enqueue(priority=9)
+    node.settle()
+    node.ended(ids[0])
+    node.settle()
+    calls.pop()()
+    node.settle()
+    assert node.running == urgent
+    assert world.states(*ids[:2]) == ["SUCCEEDED", "ENQUEUED"]
 
 
 def test_claims_are_taken_though_ends_after_them_could_not_be_written(world, calls, monkeypatch):
