@@ -134,7 +134,8 @@ def _settlement_of_read(change: Update, given: Given) -> Update:
 _NEW_INPUT = Many({"key": String, "run": BigInteger, "call": Text}, _with_new_input)
 _SETTLE = Many({**PARAMETERS, "key": String, "begins": SmallInteger}, _settlement_of_read)
 _SETTLE_ARRAYS = _settlement_of_arrays()
-_SETTLE_PLAIN = Sentence(_plain_settlement())
+_PLAIN = _plain_settlement()
+_SETTLE_PLAIN = Sentence(_PLAIN)
 
 
 def write(connection: Connection, verdicts: Sequence[Verdict], found: Mapping[str, Own], now: int) -> None:

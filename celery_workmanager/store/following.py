@@ -29,9 +29,9 @@ class Taker:
 def claim(connection: Connection, released: Sequence[Locked], taker: Taker, now: int) -> list[Claim]:
     """Claim works for `taker` that were `released` just now; all or none of those that it could run.
 
-    Privileged ones need more than room (their quota), and go the usual way.
+    Expedited ones need more than room (their quota), and go the usual way.
     """
-    ready = [each.id for each in released if each.lane in taker.lanes and each.urgency >= 0]
+    ready = [each.id for each in released if each.lane in taker.lanes and '"expedited"' not in each.options]
     if len(ready) > taker.room:
         return []
     taken = (claiming.claim_one(connection, each, node=taker.node, token=taker.token, now=now) for each in ready)

@@ -22,7 +22,6 @@ class Locked(NamedTuple):
     token: int | None
     node: str | None
     lane: int
-    urgency: int
     waits_for: int | None
     options: str
     enqueued_at: int | None

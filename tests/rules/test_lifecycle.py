@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql import Update
 
 from celery_workmanager.lifecycle import (
@@ -17,7 +18,7 @@ from celery_workmanager.lifecycle import (
     state_at_insertion,
 )
 from celery_workmanager.outcome import Ending
-from celery_workmanager.store import cancelling, claiming, ending, finishing
+from celery_workmanager.store import cancelling, claiming, ending, finishing, succeeding
 from celery_workmanager.tables import state_in
 from celery_workmanager.work import State
 
@@ -79,14 +80,20 @@ def guard(statement: Update) -> str:
         (ending._SETTLE.single, Move.RETRY),
         (ending._SETTLE_ARRAYS, Move.STOP),
         (ending._SETTLE_ARRAYS, Move.HEAL),
-        (ending._SETTLE_PLAIN, Move.SUCCEED),
-        (ending._SETTLE_PLAIN, Move.FAIL),
+        (ending._PLAIN, Move.SUCCEED),
+        (ending._PLAIN, Move.FAIL),
         (cancelling._CANCEL.single, Move.CANCEL),
         (claiming._START.single, Move.START),
     ],
 )
 def test_the_statement_of_a_move_is_guarded_by_the_states_it_may_leave(statement: Update, move: Move):
     assert str(state_in(leaves(move)).compile()) in guard(statement)
+
+
+@pytest.mark.parametrize("move", [Move.SUCCEED, Move.UNBLOCK])
+def test_so_are_both_changes_of_the_one_that_ends_a_work_and_releases_others(move: Move):
+    words = str(succeeding._statement().compile(dialect=postgresql.dialect()))
+    assert words.count(str(state_in(leaves(move)).compile(dialect=postgresql.dialect()))) == 1
 
 
 @pytest.mark.parametrize(
