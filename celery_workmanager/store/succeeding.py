@@ -87,7 +87,7 @@ def _statement() -> CompoundSelect[Any]:
     )
     released = _released(freed).cte("released")
     blank = [cast(null(), column.type) for column in released.c][1:]
-    is_left = select(released.c.id).where(released.c.state == _READY, released.c.node.is_(None)).exists()
+    is_left = select(released.c.own).where(released.c.state == _READY, released.c.node.is_(None)).exists()
     return union_all(select(released), select(ended.c.id, *blank), select(cast(RING, Text), *blank).where(is_left))
 
 
@@ -114,7 +114,13 @@ def _released(freed: Any) -> Any:
             token=case((taken, bindparam("with_token", type_=BigInteger)), else_=null()),
             version=work.c.version + case((ready, 1), else_=0),
         )
-        .returning(work.c.id, work.c.state, work.c.node, only_parent.scalar_subquery(), *claiming.CLAIMED)
+        .returning(
+            work.c.id.label("own"),
+            work.c.state,
+            work.c.node,
+            only_parent.scalar_subquery().label("only_parent"),
+            *claiming.CLAIMED,
+        )
     )
 
 
