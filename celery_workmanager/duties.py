@@ -51,11 +51,14 @@ class Duties:
         self.stopped.wait(_PAUSE)
         return None
 
-    def rest(self, pause: float) -> None:
-        """Wait `pause` seconds, or until something is told."""
+    def rest(self, pause: float) -> bool:
+        """Wait `pause` seconds, or until something is told; returns whether it was."""
         # A ring may tell of something that is due sooner; but under load it rings all the time.
         first = min(pause, _CALM)
         self.stopped.wait(first)
         if pause > first:
             self.told.wait(pause - first)
-        self.told.clear()
+        is_told = self.told.is_set()
+        if is_told:  # what is told from here on ends the next rest
+            self.told.clear()
+        return is_told

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from celery_workmanager.bell import listen
@@ -143,11 +144,15 @@ class Node:
             self._rung.clear()
 
     def _keep_up(self) -> None:
-        # Often enough for a short lease: an upkeep that rests for half of one has to take itself for cut off.
+        patience = 0.0
         while not self._duties.stopped.is_set():
             self._duties.guarded(self._revocations.write, "Revoking")
-            self._duties.guarded(self.upkeep.step, "Upkeep")
-            self._duties.rest(self.upkeep.until_next(min(self._patience(nothing_waits=True), self._settings.lease / 5)))
+            self._duties.guarded(partial(self.upkeep.step, patience), "Upkeep")
+            # Often enough for a short lease: an upkeep that rests for half of one has to take itself for cut off.
+            patience = self._patience(nothing_waits=True)
+            rest = min(self.upkeep.until_asked(patience), self._settings.lease / 5)
+            if self._duties.rest(self.upkeep.until_next(rest)):
+                patience = 0.0
 
     def _watch(self) -> None:
         # In a thread of its own: neither an absent store nor a slow one may keep a run from being stopped.

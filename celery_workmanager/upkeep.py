@@ -59,23 +59,32 @@ class Upkeep:
         self._swept_to = self._limits_seen_to = ""
         self._pauses: dict[int, pausing.Task] = {}
         self._next: int | None = None
+        #: When the store was last asked for that moment (monotonic seconds).
+        self._asked_at = -inf
         #: From when on a silent node counts as lost: nobody could renew while the store was away, or we were. Before
         #: our first step we weren't in touch either: an outage may be going on as this process begins.
         self._trust_leases_from = inf
         self._in_touch_at = -inf
 
-    def step(self) -> None:
-        """Do what is due. Raises while the store is away."""
+    def step(self, patience: float = 0.0) -> None:
+        """Do what is due. Raises while the store is away.
+
+        What the store last said of its next moment is believed for `patience` seconds: 0 for who has heard a ring.
+        """
         now = self._clock.monotonic()
         if now - self._in_touch_at > self._lease / 2:
             self._trust_leases_from = now + self._lease
-        self._turn(now)
+        self._turn(now, patience)
         self._in_touch_at = self._clock.monotonic()
 
-    def _turn(self, now: float) -> None:
+    def _turn(self, now: float, patience: float) -> None:
+        if asks := self._is_due() or now >= self._asked_at + patience:
+            self._asked_at = -inf  # if it can't be asked now, it is at the next step
         if self._measure.is_due(now):
             self._store.measure_clock()
-        self._let_time_pass()
+        if asks:
+            self._let_time_pass()
+            self._asked_at = now
         if self._heal.is_due(now):
             self.heal(trust_leases=now >= self._trust_leases_from)
         if self._sweep.is_due(now):
@@ -88,9 +97,12 @@ class Upkeep:
             self._store.prune(only_expired=True)
             self._store.prune_results()
 
+    def _is_due(self) -> bool:
+        return self._next is not None and self._next <= self._clock.now()
+
     def _let_time_pass(self) -> None:
         self._next = self._store.next_moment()
-        if self._next is not None and self._next <= self._clock.now():
+        if self._is_due():
             promoted = self._store.promote()
             self._store.expire()
             promoted += self._store.wake_limited() + self._store.pass_deadlines()
@@ -105,6 +117,10 @@ class Upkeep:
             return longest
         # What is due and still there is held by somebody: it is tried again, but not without a breath.
         return min(longest, max(BREATH, (self._next - self._clock.now()) / SECOND))
+
+    def until_asked(self, patience: float) -> float:
+        """Seconds until a step with this patience asks the store again."""
+        return max(BREATH, self._asked_at + patience - self._clock.monotonic())
 
     def until_duty(self) -> float:
         """Seconds until the next of the duties that come again and again, whatever the works are due."""

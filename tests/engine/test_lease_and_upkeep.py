@@ -8,7 +8,7 @@ import sys
 import threading
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from celery_workmanager import lease as lease_module
 from celery_workmanager import upkeep as upkeep_module
@@ -381,6 +381,38 @@ def test_who_asks_is_told_when_time_has_made_works_claimable(world):
     world.advance(20)
     upkeep.step()
     assert told == ["promoted"] * 2
+
+
+def test_who_hears_rings_need_not_ask_at_each_step(world, monkeypatch: pytest.MonkeyPatch):
+    """What is due is promoted in time all the same, and a question that failed is asked again at once."""
+    upkeep = Upkeep(world.store, world.clock, Settings(lease=LEASE))
+    [due] = world.enqueue(initial_delay=4)
+    upkeep.step(5)
+    [sooner] = world.enqueue(initial_delay=1)
+    world.advance(1)
+    upkeep.step(5)
+    assert (world.states(sooner), _ready(world)) == (["ENQUEUED"], [])
+    assert upkeep.until_asked(5) == 4
+    monkeypatch.setattr(world.store, "next_moment", _unavailable)
+    with pytest.raises(OSError, match="away"):
+        upkeep.step()  # as after a ring
+    monkeypatch.undo()
+    upkeep.step(5)
+    assert _ready(world) == [sooner]
+    world.advance(3)
+    upkeep.step(5)
+    assert _ready(world) == sorted([sooner, due])
+
+
+def _ready(world) -> list[str]:
+    with world.database.plain() as connection:
+        return list(
+            connection.execute(select(work.c.id).where(work.c.ready_lane.is_not(None)).order_by(work.c.id)).scalars()
+        )
+
+
+def _unavailable() -> int:
+    raise OSError("away")
 
 
 def test_a_wake_up_that_was_lost_is_made_up_for(world):

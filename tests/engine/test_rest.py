@@ -11,12 +11,16 @@ import pytest
 
 from celery_workmanager import bell
 from celery_workmanager.constraints import Constraints, ContentUriTrigger
+from celery_workmanager.duties import Duties
 from celery_workmanager.node import Node
+from celery_workmanager.outage import Outage
 from celery_workmanager.pauses import PauseKind, PauseTarget
 from celery_workmanager.settings import Settings
 from celery_workmanager.store import Store, pausing
 from tests.engine.scripted import ScriptedEngine
 from tests.stores import emptied, make_store, put, take, wait_until
+
+HOUR = 3600.0
 
 
 @pytest.fixture
@@ -88,6 +92,14 @@ def test_a_node_that_may_claim_nothing_does_not_wake_for_files_that_have_changed
     # It may have been due to turn when it still might claim.
     assert rung.patience[1:] == [1.0]
     assert node.running == []
+
+
+def test_a_rest_tells_whether_something_was_told():
+    duties = Duties(Outage())
+    duties.stopped.set()  # it doesn't wait for the calm after a ring
+    duties.told.set()
+    assert duties.rest(HOUR)
+    assert not duties.rest(0)
 
 
 @pytest.mark.parametrize(
