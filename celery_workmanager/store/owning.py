@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, any_, bindparam, select
+from sqlalchemy import Connection, Select, Text, any_, bindparam, func, select
 
 from celery_workmanager.database import locking
 from celery_workmanager.lifecycle import Move
+from celery_workmanager.sentences import Sentence
 from celery_workmanager.store import lists
 from celery_workmanager.store.deleting import chunks
 from celery_workmanager.tables import work
@@ -29,8 +31,10 @@ class Own(NamedTuple):
 
 
 _OWN = select(work.c.id, work.c.token, work.c.state, work.c.generation, work.c.has_children, work.c.held)
-#: Made once: they are asked at the end of every run. PostgreSQL takes the ids as one parameter, however many.
+#: Made once: they are asked at the end of every run. PostgreSQL and SQLite take the ids as one parameter, however many.
 _BY_LIST = _OWN.where(work.c.id == any_(lists.taken_apart("ids"))).order_by(work.c.id)
+_IDS = func.json_each(bindparam("ids", type_=Text)).table_valued("value").c.value
+_BY_JSON = Sentence(_OWN.where(work.c.id.in_(select(_IDS))).order_by(work.c.id))
 _BY_EACH = _OWN.where(work.c.id.in_(bindparam("ids", expanding=True))).order_by(work.c.id)
 
 
@@ -43,6 +47,8 @@ def look_at(connection: Connection, ids: Sequence[str], *, wait: bool) -> tuple[
 
 
 def _by_id(connection: Connection, lookup: Select[Any], ids: Sequence[str]) -> dict[str, Own]:
+    if connection.dialect.name == "sqlite":
+        return {row[0]: Own(*row) for row in _BY_JSON.say(connection, {"ids": json.dumps(ids)})}
     given = lists.joined(ids) if connection.dialect.name == "postgresql" else list(ids)
     return {row[0]: Own(*row) for row in connection.execute(lookup, {"ids": given})}
 
