@@ -6,6 +6,7 @@ import os
 import threading
 import time
 import uuid
+from array import array
 
 from celery_workmanager.checks import check_text
 
@@ -16,6 +17,8 @@ _TAIL_BITS = 74
 _CARRY = 1 << _TAIL_BITS
 _LOW_62 = (1 << 62) - 1
 _VARIANT = 0b10 << 62
+#: The system is asked for the randomness of so many ids at once.
+_STRIDES_AT_ONCE = 256
 _DERIVED = uuid.UUID("a2b7a1de-6c63-5d8c-9a0b-64f27b3c9a51")
 
 
@@ -25,6 +28,7 @@ class _Generator:
     def __init__(self) -> None:
         self._millis = 0
         self._tail = 0
+        self._strides = array("I")
         self._lock = threading.Lock()
 
     def __call__(self) -> str:
@@ -39,13 +43,16 @@ class _Generator:
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
     def _advance(self) -> None:
-        self._tail += 1 + int.from_bytes(os.urandom(4), "big")
+        if not self._strides:
+            self._strides.frombytes(os.urandom(_STRIDES_AT_ONCE * self._strides.itemsize))
+        self._tail += 1 + self._strides.pop()
         if self._tail >= _CARRY:
             self._millis, self._tail = self._millis + 1, _fresh_tail()
 
     def forked(self) -> None:
         """Leave the parent's sequence for one of our own, above every id made before the fork."""
         self._lock = threading.Lock()
+        self._strides = array("I")
         self._millis, self._tail = self._millis + 1, _fresh_tail()
 
 

@@ -391,7 +391,8 @@ def _is_signature(requests: Any) -> TypeGuard[Mapping[str, Any]]:
 
 
 def _as_step(step: WorkContinuation) -> Step:
-    parents = tuple(dict.fromkeys([each for parent in step.parents for each in parent.last_ids]))
+    before = [each.last_ids for each in step.parents]
+    parents = before[0] if len(before) == 1 else tuple(dict.fromkeys([each for ids in before for each in ids]))
     return Step(step.requests, parents, step.name, step.policy)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from celery_workmanager.errors import UnsupportedOperation
 from celery_workmanager.lifecycle import state_at_insertion
@@ -42,8 +43,7 @@ class NamePlan:
     update: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """Works that are enqueued together, all with the same prerequisites.
 
     ``parents`` are ids of works in earlier steps; ``name`` and ``policy`` belong to the chain's unique name.
@@ -60,8 +60,7 @@ class Step:
         return self.name is not None and not self.parents
 
 
-@dataclass(frozen=True, slots=True)
-class NewWork:
+class NewWork(NamedTuple):
     """A work to insert, with the state it begins in and the works it depends on, in order."""
 
     request: WorkRequest
@@ -88,6 +87,8 @@ class Insertion:
         return (*(new.request.id for new in self.works), *(work_id for work_id, _ in self.updated))
 
 
+#: That of a name that no work carries.
+_FRESH = NamePlan()
 _OF_PERIODIC = {
     ExistingPeriodicWorkPolicy.KEEP: ExistingWorkPolicy.KEEP,
     ExistingPeriodicWorkPolicy.CANCEL_AND_REENQUEUE: ExistingWorkPolicy.REPLACE,
@@ -97,7 +98,7 @@ _OF_PERIODIC = {
 def plan_name(policy: ExistingWorkPolicy | ExistingPeriodicWorkPolicy, members: Sequence[Member]) -> NamePlan:
     """Apply `policy` to the works that carry the name now. Raises UnsupportedOperation for an UPDATE that can't be."""
     if not members:
-        return NamePlan()
+        return _FRESH
     if policy is ExistingPeriodicWorkPolicy.UPDATE:
         return _plan_update(members)
     if isinstance(policy, ExistingPeriodicWorkPolicy):
@@ -147,20 +148,23 @@ def plan_insertion(
     existing: list[tuple[WorkRequest, str | None]] = []
     updated: list[tuple[str, WorkRequest]] = []
     for step in steps:
-        plan = names[step.name] if step.is_first and step.name is not None else NamePlan(parents=step.parents)
-        parents, found = plan.parents, known if step.is_first else states
-        if plan.update is not None:
-            updated += [(plan.update, request) for request in step.requests]
-            continue
+        parents, keep, is_first = step.parents, False, step.is_first
+        found: Mapping[str, State] = known if is_first else states
+        if is_first and step.name is not None:
+            plan = names[step.name]
+            if plan.update is not None:
+                updated += [(plan.update, request) for request in step.requests]
+                continue
+            parents, keep = plan.parents, plan.keep
         # A swallowed work may exist under its id from before; what follows it in this call is left out all the same.
-        if plan.keep or any(parent in swallowed or parent not in found for parent in parents):
+        if keep or any(parent in swallowed or parent not in found for parent in parents):
             swallowed.update(request.id for request in step.requests)
             skipped += [request.id for request in step.requests]
             continue
         before = [found[parent] for parent in parents]
         state = state_at_insertion(before) if before else State.ENQUEUED
         waiting = sum([not parent.is_finished for parent in before])
-        left = tuple(parent for parent in parents if parent not in gone) if gone and step.is_first else parents
+        left = tuple(parent for parent in parents if parent not in gone) if gone and is_first else parents
         for request in step.requests:
             if request.id in states:
                 skipped.append(request.id)

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from celery_workmanager.call import Call
@@ -101,7 +102,7 @@ class WorkRequest:
         _set(self, "worker_name", name)
         _set(self, "input_data", Data.of(input_data, "input_data"))
         _set(self, "id", new_id() if id is None else check_id(id))
-        _set(self, "tags", frozenset((name,)) if tags == () else _tags(name, tags))
+        _set(self, "tags", _only(name) if tags == () else _tags(name, tags))
         if call is not None and not isinstance(call, Call):
             raise InvalidRequest("call", "a Call", call)
         _set(self, "call", call)
@@ -203,6 +204,12 @@ def _member(what: str, kind: type[_E], value: Any) -> _E:
 
 def _merger(merger: type[InputMerger]) -> type[InputMerger]:
     return merger if merger is OverwritingInputMerger else check_merger(merger)
+
+
+@lru_cache(maxsize=1024)
+def _only(worker_name: str) -> frozenset[str]:
+    # One for all: what is made for each of many requests is what the garbage collector goes through.
+    return frozenset((worker_name,))
 
 
 def _tags(worker_name: str, tags: Any) -> frozenset[str]:
