@@ -7,7 +7,9 @@ results by names, events. A cursor of SQLite's has answered after ten.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, Executable
@@ -91,6 +93,52 @@ def say(connection: Connection, words: str) -> None:
         _said(connection, words, ())
     else:
         connection.exec_driver_sql(words)
+
+
+def _can_send_ahead(connection: Connection) -> bool:
+    # Not behind a pooler: not every one of them can.
+    if (connection.dialect.name, connection.dialect.driver) != ("postgresql", "psycopg"):
+        return False
+    driver: Any = connection.connection.driver_connection
+    return _is_unheard(connection) and driver.prepare_threshold is not None and _knows_pipelines()
+
+
+@contextmanager
+def sending(connection: Connection) -> Iterator[bool]:
+    """Sentences said inside, which return nothing, are sent ahead if they can be: answers are awaited at the end.
+
+    So the server works beside us. The first error is raised by a later sentence or at the end; what was sent after the
+    one that failed isn't executed. Gives whether they are sent ahead.
+    """
+    if not _can_send_ahead(connection):
+        yield False
+        return
+    driver: Any = connection.connection.driver_connection
+    failed: Exception | None = None
+    try:
+        with driver.pipeline():
+            try:
+                yield True
+            except DBAPIError as error:
+                failed = error  # if the driver saw it leave, it would warn of the answers that follow
+    except connection.dialect.loaded_dbapi.Error as error:
+        failed = failed or _as_sqlalchemys(error, connection, None, "", ())
+    except Exception:
+        raise
+    except BaseException:
+        # Answers may be still to come, and nobody waits for them.
+        connection.invalidate()
+        raise
+    if failed is not None:
+        raise failed
+
+
+@cache
+def _knows_pipelines() -> bool:
+    """Whether psycopg and its libpq can send a statement before the last one is answered."""
+    from psycopg import Pipeline  # noqa: PLC0415 - only where PostgreSQL is spoken to
+
+    return Pipeline.is_supported()
 
 
 def _is_unheard(connection: Connection) -> bool:

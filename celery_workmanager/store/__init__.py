@@ -58,11 +58,13 @@ class Store(TakingStore):
         try:
             if not look_for_ids and (done := self._enqueue_quickly(steps, queue_of)) is not None:
                 return done
-            return self._enqueue(steps, queue_of, connection, is_ours=not joined, look_for_ids=look_for_ids)
+            return self._enqueue(
+                steps, queue_of, connection, is_ours=not joined, look_for_ids=look_for_ids, may_refuse=not joined
+            )
         except IntegrityError:
             if joined:
                 raise
-            return self._enqueue(steps, queue_of, None, is_ours=True, look_for_ids=True)
+            return self._enqueue(steps, queue_of, None, is_ours=True, look_for_ids=True, may_refuse=False)
 
     def _enqueue_quickly(self, steps: Sequence[Step], queue_of: Callable[[WorkRequest], str]) -> Insertion | None:
         """Store what is one statement, and answer where KEEP stores nothing; ``None``: it takes a transaction."""
@@ -89,6 +91,7 @@ class Store(TakingStore):
         *,
         is_ours: bool,
         look_for_ids: bool,
+        may_refuse: bool,
     ) -> Insertion:
         queue_of = inserting.once_each(queue_of)
 
@@ -102,6 +105,7 @@ class Store(TakingStore):
                 name_wait=self._name_wait,
                 is_ours=is_ours,
                 look_for_ids=look_for_ids,
+                may_refuse=may_refuse,
             )
 
         return self._write(change, connection)

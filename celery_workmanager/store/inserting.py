@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from sqlalchemy import Connection, Text, bindparam, func, insert, select, text, update
@@ -17,13 +17,13 @@ from celery_workmanager.lifecycle import UNFINISHED
 from celery_workmanager.news import note
 from celery_workmanager.planning import Insertion, Member, NamePlan, NewWork, Step, plan_insertion, plan_name
 from celery_workmanager.requests import WorkRequest
-from celery_workmanager.sentences import Sentence
+from celery_workmanager.sentences import Sentence, sending
 from celery_workmanager.store import lists
 from celery_workmanager.store.cancelling import cancel_with_descendants
 from celery_workmanager.store.deleting import chunks, delete_works
 from celery_workmanager.store.graph import lock_works
 from celery_workmanager.store.marks import LABELS_ARE_PAUSED, bring_in_line, held_by
-from celery_workmanager.store.rows import new_row
+from celery_workmanager.store.rows import is_plain, new_row
 from celery_workmanager.store.updating import update_work
 from celery_workmanager.store.upserts import Meeting, insert_many
 from celery_workmanager.tables import edge, member, name, tag, work
@@ -71,8 +71,12 @@ def enqueue(
     name_wait: float,
     is_ours: bool,
     look_for_ids: bool,
+    may_refuse: bool,
 ) -> Insertion:
-    """Plan and store `steps`. `look_for_ids`: ask first which ids exist (else a known id raises IntegrityError)."""
+    """Plan and store `steps`. `look_for_ids`: ask first which ids exist (else a known id raises IntegrityError).
+
+    `may_refuse`: a label of a new work that a deleted one of its id has left behind raises it, too.
+    """
     _check_content_triggers(connection, steps, terms.limits.content_trigger_works)
     first = {step.name: step for step in steps if step.is_first and step.name is not None}
     plans, known, gone = _plan_names(connection, first, now, terms, name_wait, is_ours=is_ours)
@@ -80,7 +84,8 @@ def enqueue(
         known |= _existing(connection, steps)
     known |= _stored_before(connection, steps)
     insertion = plan_insertion(steps, plans, known, gone)
-    insert_works(connection, insertion, queue_of, now, terms)
+    # A new work has no labels yet, and the server writes them sooner if it need not pass over any.
+    insert_works(connection, insertion, queue_of, now, terms, Meeting.REFUSED if may_refuse else Meeting.IGNORED)
     for work_id, request in insertion.updated:
         update_work(connection, request, queue_of(request), now, terms, work_id=work_id)
     if insertion.updated:
@@ -129,7 +134,8 @@ def _plan_names(
                 known |= dict.fromkeys(known.keys() & cancelled, State.CANCELLED)
                 gone.update(plan.delete)
                 is_fresh = False  # works of other names may have been among the descendants
-            known |= {found.id: found.state for found in members if found.id in plan.parents}
+            if plan.parents:
+                known |= {found.id: found.state for found in members if found.id in plan.parents}
             plans[each] = plan
     return plans, known, gone
 
@@ -232,18 +238,24 @@ def insert_works(
     queue_of: Callable[[WorkRequest], str],
     now: int,
     terms: Terms,
+    labels: Meeting = Meeting.IGNORED,
 ) -> None:
-    """Insert what was planned; existing works that get children are locked already."""
+    """Insert what was planned; existing works that get children are locked already.
+
+    `labels`: what becomes of a new work's label that stands there already.
+    """
     works = insertion.works
-    has_child = {parent for new in works for parent in new.parents}
-    rows = [_row(new, queue_of(new.request), now, terms) for new in works]
-    for row in rows:
-        row["has_children"] = int(row["id"] in has_child)
     labelled = [(new.request, new.name) for new in works] + list(insertion.existing)
-    # Labels come first: see `store.marks`.
-    has_labels = _label(connection, labelled)
-    may_be_held = _insert_rows(connection, rows, has_labels=has_labels)
-    insert_many(connection, edge, [entry for new in works if new.parents for entry in _edges(new)])
+    with sending(connection) if len(works) > 1 else nullcontext(False) as is_ahead:
+        # What is sent ahead is written while the rows are made. Elsewhere what refuses a row comes before all writing.
+        rows = [] if is_ahead else _rows(works, queue_of, now, terms)
+        # Labels come first: see `store.marks`.
+        has_labels = _label(connection, labelled, len(works), labels)
+        insert_many(connection, edge, [entry for new in works if new.parents for entry in _edges(new)])
+        rows = rows or _rows(works, queue_of, now, terms)
+        if len(rows) > 1:
+            _insert_rows(connection, rows)
+    may_be_held = _ring_and_ask(connection, rows, has_labels=has_labels)
     if may_be_held and (held := _held(connection, labelled)):
         bring_in_line(connection, sorted(held))
     _mark_parents(connection, insertion)
@@ -272,18 +284,24 @@ _INSERT_AND_ASK = Sentence(_INSERT_ONE.returning(LABELS_ARE_PAUSED))
 _INSERT_AND_RING = Sentence(_INSERT_ONE.returning(RING))
 _INSERT_ASK_AND_RING = Sentence(_INSERT_ONE.returning(LABELS_ARE_PAUSED, RING))
 _ASK = select(LABELS_ARE_PAUSED)
+_ASK_AND_RING = Sentence(select(LABELS_ARE_PAUSED, RING))
 
 
-def _insert_rows(connection: Connection, rows: Sequence[dict[str, Any]], *, has_labels: bool) -> bool:
-    """Insert works and ring; returns whether some of them may be held, now that their labels are written."""
-    if len(rows) == 1:
-        return insert_row(connection, rows[0], has_labels=has_labels)
+def _insert_rows(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
     # One statement needs the same columns of all its rows.
     alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
         alike.setdefault(tuple(row), []).append(row)
     for some in alike.values():
         insert_many(connection, work, some)
+
+
+def _ring_and_ask(connection: Connection, rows: Sequence[dict[str, Any]], *, has_labels: bool) -> bool:
+    """Ring, and tell whether some works may be held, now that their labels are written. One work is inserted here."""
+    if len(rows) == 1:
+        return insert_row(connection, rows[0], has_labels=has_labels)
+    if rows and has_labels and connection.dialect.name == "postgresql":
+        return bool(_ASK_AND_RING.say(connection, {})[0][0])
     if rows:
         ring(connection)
     return has_labels and bool(connection.execute(_ASK).scalar_one())
@@ -310,6 +328,27 @@ def new_event(request: WorkRequest, state: State) -> WorkEvent:
     return WorkEvent(request.id, request.worker_name, state, request=request)
 
 
+def _rows(
+    works: Sequence[NewWork], queue_of: Callable[[WorkRequest], str], now: int, terms: Terms
+) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    has_child = {parent for new in works for parent in new.parents}
+    # Works without options differ in little: each of them is a copy of the first one like it.
+    alike: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for new in works:
+        request, queue = new.request, queue_of(new.request)
+        if not is_plain(request, terms.limits):
+            rows.append(_row(new, queue, now, terms))
+            continue
+        key = (request.worker_name, queue, new.state, new.unfinished_parents, not new.parents)
+        if (first := alike.get(key)) is None:
+            first = alike[key] = _row(new, queue, now, terms)
+        rows.append({**first, "id": request.id, "input": request.input_data.to_json()})
+    for row in rows:
+        row["has_children"] = int(row["id"] in has_child)
+    return rows
+
+
 def _row(new: NewWork, queue: str, now: int, terms: Terms) -> dict[str, Any]:
     return new_row(
         new.request, queue, new.state, now, terms, waits_for=new.unfinished_parents, has_parents=bool(new.parents)
@@ -323,8 +362,15 @@ def _edges(new: NewWork) -> list[dict[str, Any]]:
     ]
 
 
-def _label(connection: Connection, labelled: Sequence[tuple[WorkRequest, str | None]]) -> bool:
-    """Write tags and memberships; returns whether there are any."""
+def _label(
+    connection: Connection, labelled: Sequence[tuple[WorkRequest, str | None]], new: int, meeting: Meeting
+) -> bool:
+    """Write tags and memberships, those of the first `new` as `meeting` says; returns whether there are any."""
+    has_labels = _label_some(connection, labelled[:new], meeting)
+    return _label_some(connection, labelled[new:], Meeting.IGNORED) or has_labels
+
+
+def _label_some(connection: Connection, labelled: Sequence[tuple[WorkRequest, str | None]], meeting: Meeting) -> bool:
     # The worker's name is a tag of every work without a row of its own: queries look at the worker column for it.
     tags = [
         {"work": request.id, "tag": label}
@@ -333,8 +379,8 @@ def _label(connection: Connection, labelled: Sequence[tuple[WorkRequest, str | N
         for label in sorted(request.tags - {request.worker_name})
     ]
     members = [{"name": unique, "work": request.id} for request, unique in labelled if unique is not None]
-    insert_many(connection, tag, tags, Meeting.IGNORED)
-    insert_many(connection, member, members, Meeting.IGNORED)
+    insert_many(connection, tag, tags, meeting)
+    insert_many(connection, member, members, meeting)
     return bool(tags or members)
 
 

@@ -42,6 +42,11 @@ def _is_ordinary(request: WorkRequest, limits: Limits) -> bool:
     )
 
 
+def is_plain(request: WorkRequest, limits: Limits) -> bool:
+    """Whether the rows of `request` and of another such, to the same worker, differ in id and input only."""
+    return request.expires is None and request.deadline is None and _is_ordinary(request, limits)
+
+
 def options_of(request: WorkRequest, limits: Limits) -> dict[str, Any]:
     """The options of `request` that differ from their defaults, as JSON values; durations in microseconds."""
     if _is_ordinary(request, limits):

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, bindparam, event, func, select, text
 from sqlalchemy.exc import IntegrityError
 
 from celery_workmanager.errors import StoreUnavailable
+from celery_workmanager.planning import Step
 from celery_workmanager.sentences import OURS, Sentence
 from celery_workmanager.store import Store, inserting, short_ways
 from celery_workmanager.store.rows import new_row
@@ -25,6 +26,7 @@ from tests.stores import (
     KEEP,
     QUEUE,
     REPLACE,
+    enqueue,
     every,
     job,
     put,
@@ -32,6 +34,7 @@ from tests.stores import (
     rows_of,
     sql,
     states,
+    step,
     together,
     users_engine,
 )
@@ -76,6 +79,12 @@ ENQUEUES: dict[str, Callable[[Store], Any]] = {
     "the first of its name": lambda store: put_named(store, "new %s", KEEP, job(priority=3)),
     "the first periodic one of its name": lambda store: put_named(store, "new", KEEP, every(deadline=70)),
     "two of a name": lambda store: put_named(store, "new", KEEP, job(), job()),
+    "many of several names, one after the other": lambda store: enqueue(
+        store,
+        *(Step((job(f"{each}1", tags={each}), job(f"{each}2")), name=each) for each in "abcd"),
+        *(Step((job(f"{each}3", priority=3), job(f"{each}4")), (f"{each}1", f"{each}2"), each) for each in "abcd"),
+        step(*(f"x{n}" for n in range(4)), after=("a3", "b4")),
+    ),
     "turned away": lambda store: put_named(store, "held", KEEP, job()),
     "replacing": lambda store: put_named(store, "held", REPLACE, job()),
 }
