@@ -13,10 +13,12 @@ from celery_workmanager.errors import InvalidRequest
 Duration: TypeAlias = timedelta | float | int
 
 ZERO = timedelta(0)
-#: A moment this far in the future is still a ``datetime`` (and a 64-bit count of microseconds).
 #: Characters of a name or a tag.
 LONGEST_TEXT = 255
+#: A moment this far in the future is still a ``datetime`` (and a 64-bit count of microseconds).
 LONGEST_DURATION = timedelta(days=2_500_000)
+#: Beyond it (272 years) a number of seconds, which is what JSON carries, has no room for single microseconds.
+_FINE = timedelta(seconds=2**33)
 
 # Control characters and lone surrogates: no database, log or header takes them all.
 _UNWANTED = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -30,7 +32,10 @@ def check_text(what: str, value: Any, longest: int = LONGEST_TEXT) -> str:
 
 
 def check_duration(what: str, value: Any) -> timedelta:
-    """Return ``value`` (``timedelta`` or seconds) as a ``timedelta`` that is not negative."""
+    """Return ``value`` (``timedelta`` or seconds) as a ``timedelta`` that is not negative.
+
+    Of more than 272 years the fraction of a second is dropped.
+    """
     if isinstance(value, timedelta):
         duration = value
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -41,7 +46,7 @@ def check_duration(what: str, value: Any) -> timedelta:
         raise InvalidRequest(what, "zero or more", value)
     if duration > LONGEST_DURATION:
         raise InvalidRequest(what, f"at most {LONGEST_DURATION.days} days", value)
-    return duration
+    return duration if duration < _FINE else timedelta(duration.days, duration.seconds)
 
 
 def _seconds(what: str, value: float) -> timedelta:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pickle
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ import pytest
 
 from celery_workmanager.builders import OneTimeWorkRequestBuilder
 from celery_workmanager.call import Call
+from celery_workmanager.checks import LONGEST_DURATION
 from celery_workmanager.data import Data
 from celery_workmanager.errors import DataNotStorable, InvalidRequest
 from celery_workmanager.mergers import ArrayCreatingInputMerger, OverwritingInputMerger
@@ -20,6 +22,7 @@ from celery_workmanager.requests import (
     one_time,
     worker_name_of,
 )
+from celery_workmanager.wire import request_from_json, request_to_json
 
 RUN_ANYWAY = OutOfQuotaPolicy.RUN_AS_NON_EXPEDITED_WORK_REQUEST
 
@@ -254,3 +257,17 @@ def test_one_request_or_several_are_taken_and_nothing_else():
     for wrong in ("a", None, [a, "b"], [[a]], {"a": a}, OneTimeWorkRequestBuilder("a")):
         with pytest.raises(InvalidRequest, match="expected a OneTimeWorkRequest"):
             one_time(wrong)
+
+
+@pytest.mark.parametrize(
+    "delay",
+    [
+        timedelta(seconds=2**33) - timedelta(microseconds=1),
+        timedelta(days=99_421, microseconds=1),
+        LONGEST_DURATION - timedelta(microseconds=1),
+    ],
+)
+def test_a_delay_of_centuries_comes_through_json_as_it_is(delay: timedelta):
+    request = OneTimeWorkRequest("w", initial_delay=delay)
+    assert abs(request.initial_delay - delay) < timedelta(seconds=1)
+    assert request_from_json("w", json.loads(json.dumps(request_to_json(request)))) == request
