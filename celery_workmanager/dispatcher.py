@@ -22,6 +22,7 @@ from celery_workmanager.offer import Offer
 from celery_workmanager.outage import Outage
 from celery_workmanager.outcome import Claim, Ending, Outcome
 from celery_workmanager.pace import Pace
+from celery_workmanager.prompt_claims import PromptClaims
 from celery_workmanager.revocations import Revocations
 from celery_workmanager.running import Engine, Run
 from celery_workmanager.settlement import Settlement
@@ -90,6 +91,7 @@ class Dispatcher:
         self._pause = PAUSE
         self._revocations = Revocations(store)
         self._throttle = Throttle(bucket_of)
+        self.prompt = PromptClaims(store, self._throttle)
         self._turn = False
         self._files = files
         if files is not None:
@@ -221,9 +223,8 @@ class Dispatcher:
 
     def _claim(self) -> bool:
         now, processes = self._clock.monotonic(), self._engine.concurrency
-        if self._has_enough(processes, now):
+        if self._has_enough(processes, now) or self._claim_promptly(own := self._offer.lanes(), processes, now):
             return False
-        own = self._offer.lanes()
         seen = self._store.look(own)
         self.sees_nothing = not seen.lanes
         if self._files is not None and (triggered := self._files.claim(seen, self.node, self._name)):
@@ -235,16 +236,25 @@ class Dispatcher:
         ready, caps = self._throttle.allow([lane for lane in seen.lanes if lane in lanes], lanes)
         if not ready:
             return False
-        workers = {lanes[lane] for lane in ready}
-        room = min(self._pace.room(workers, self.runs.values(), processes, now), self._room_for_ends)
+        room = self._room({lanes[lane] for lane in ready}, processes, now)
         if room <= 0:
             return False
         claims = self._claim_from(ready, seen, room, caps)
         self._throttle.spend(claims)
+        self.prompt.is_worth_it |= bool(claims)
         self.take(claims)
         if len(claims) >= room:
             self._enough = (max(processes - 1, (1 - ROOM_AGAIN) * len(self.runs)), processes, now + LOOK_AGAIN)
         return True
+
+    def _claim_promptly(self, own: Mapping[int, str], processes: int, now: float) -> bool:
+        room = self._room(own.values(), processes, now) if self.sees_nothing and own else 0
+        claims, were_all = self.prompt.claim(own, self.node, room)
+        self.take(claims)
+        return were_all
+
+    def _room(self, workers: Iterable[str], processes: int, now: float) -> int:
+        return min(self._pace.room(workers, self.runs.values(), processes, now), self._room_for_ends)
 
     def _has_enough(self, processes: int, now: float) -> bool:
         runs, known, until = self._enough

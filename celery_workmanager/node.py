@@ -87,6 +87,7 @@ class Node:
         self._revocations = Revocations(store)
         self._ear = listen(store.database, self._on_ring, tries=True)
         self._rung = threading.Event()
+        self._is_rung = False
         self._changed = threading.Event()
         self._duties = Duties(self._outage)
         self._threads: list[threading.Thread] = []
@@ -114,8 +115,12 @@ class Node:
         self._ear.start()
 
     def _on_ring(self) -> None:
+        self.dispatcher.prompt.was_rung = True
         self.dispatcher.rung.set()
-        self._rung.set()
+        self._is_rung = True
+        # While nothing runs, nothing can have lost its work; and what is claimed now has one thread less beside it.
+        if self.dispatcher.runs:
+            self._rung.set()
         self._duties.told.set()
 
     def _on_change(self) -> None:
@@ -140,8 +145,9 @@ class Node:
         rung = False
         while not self._duties.stopped.is_set():
             self._duties.guarded(lambda rung=rung: self.lease.step(rung=rung), "The lease")  # type: ignore[misc]
-            rung = self._rung.wait(self.lease.until_next())
+            self._rung.wait(self.lease.until_next())
             self._rung.clear()
+            rung, self._is_rung = self._is_rung, False
 
     def _keep_up(self) -> None:
         patience = 0.0

@@ -70,7 +70,8 @@ STANDING = _standing()
 MOST_LANES = 100
 
 
-def _ready_lanes() -> Select[Any]:
+def ready_lanes_probed() -> Select[Any]:
+    """The lanes in which anything is ready."""
     # A loose index scan: one probe a lane, however many works wait in each. Ordered, and the first taken: for a minimum
     # PostgreSQL reads every entry, if its statistics are from a moment when nothing was ready.
     least = select(work.c.ready_lane).order_by(work.c.ready_lane).limit(1)
@@ -83,7 +84,7 @@ def _ready_lanes() -> Select[Any]:
 
 #: MySQL can't say it like that, and finds the same way by itself.
 _DISTINCT_LANES = two_steps.among_ready(select(work.c.ready_lane).where(work.c.ready_lane.is_not(None)).distinct())
-_READY_LANES = _ready_lanes()
+_READY_LANES = ready_lanes_probed()
 _PAUSES = select(null(), pause.c.kind, pause.c.label, pause.c.token).where(OF_LANES)
 
 
@@ -158,7 +159,7 @@ def forget_lanes() -> None:
 
 
 @lru_cache(maxsize=MOST_LANES * 4)
-def _claim_from(lanes: int, dialect: str) -> Update:
+def _claim_from(lanes: int, dialect: str) -> Sentence:
     arms = [_arm(position, dialect) for position in range(lanes)]
     chosen: Any
     if lanes == 1:
@@ -173,7 +174,7 @@ def _claim_from(lanes: int, dialect: str) -> Update:
     # Who has looked before a pause was made, or taken back, claims nothing and looks again.
     ids = select(chosen.cte("chosen").c.id)
     is_chosen = work.c.id == any_(func.array(ids.scalar_subquery())) if dialect == "postgresql" else work.c.id.in_(ids)
-    return _claiming(is_chosen, bindparam("stamp") == STAMP)
+    return Sentence(claiming(is_chosen, bindparam("stamp") == STAMP))
 
 
 #: What a claim reads. Rows are unpacked in this order: columns by their names cost a quarter of a claim.
@@ -184,6 +185,7 @@ CLAIMED = (
 )  # fmt: skip
 #: The place of the worker's name among them.
 WORKER = CLAIMED.index(work.c.worker)
+_HAS_PARENTS = CLAIMED.index(work.c.has_parents)
 _BY_URGENCY = itemgetter(0, 1, 3)
 _UNEXPIRED = or_(work.c.expires_at.is_(None), work.c.expires_at > bindparam("at"))
 
@@ -193,7 +195,8 @@ _TAKE_ONE = _TAKING.where(work.c.id.in_(bindparam("ids", expanding=True)))
 _TAKE = _TAKE_ONE.where(bindparam("stamp") == STAMP)
 
 
-def _claiming(*guards: ColumnElement[bool]) -> Update:
+def claiming(*guards: ColumnElement[bool]) -> Update:
+    """The claim of what `guards` say, in the name of a node (``by``) and under a token (``with_token``)."""
     return _TAKING.where(*guards).returning(*CLAIMED)
 
 
@@ -203,11 +206,16 @@ def _heads(lanes: int) -> Any:
 
 
 def _arm(position: int, dialect: str) -> Select[Any]:
+    return head(work.c.ready_lane == bindparam(f"lane_{position}"), bindparam(f"most_{position}"), dialect)
+
+
+def head(is_there: ColumnElement[bool], most: Any, dialect: str = "postgresql") -> Select[Any]:
+    """The head of one lane: up to `most` works, locked, with what they are sorted by."""
     arm = (
         select(work.c.id, work.c.urgency, work.c.run_at)
-        .where(work.c.ready_lane == bindparam(f"lane_{position}"), _UNEXPIRED)
+        .where(is_there, _UNEXPIRED)
         .order_by(work.c.urgency, work.c.run_at, work.c.id)
-        .limit(bindparam(f"most_{position}"))
+        .limit(most)
     )
     return arm if dialect == "sqlite" else arm.with_for_update(skip_locked=True)
 
@@ -245,17 +253,22 @@ def claim(
     if is_mysql(connection):
         rows = two_steps.claim(connection, _heads(len(some)), _TAKE, binds, _BY_URGENCY)
     else:
-        rows = connection.execute(_claim_from(len(some), connection.dialect.name), binds).all()
+        rows = _claim_from(len(some), connection.dialect.name).say(connection, binds)
+    return claims_of(connection, rows, node, token)
+
+
+def claims_of(connection: Connection, rows: Iterable[Sequence[Any]], node: str, token: int) -> list[Claim]:
+    """The claims that rows of `CLAIMED` columns make, in order, each with what it is run with."""
     rows = sorted(rows, key=_BY_URGENCY)
     claims = [as_claim(row, node, token) for row in rows]
-    add_outputs_of_prerequisites(connection, [c for c, row in zip(claims, rows, strict=True) if row.has_parents])
+    add_outputs_of_prerequisites(connection, [c for c, row in zip(claims, rows, strict=True) if row[_HAS_PARENTS]])
     return claims
 
 
 #: Of a work that is ready: that the node ``by`` may claim it at the moment ``at``.
 MAY_BE_CLAIMED = (_UNEXPIRED, LANE_IS_OPEN, NODE_IS_OPEN)
 _THIS_ONE = (work.c.id == bindparam("key"), work.c.ready_lane.is_not(None), *MAY_BE_CLAIMED)
-_CLAIM_ONE = Sentence(_claiming(*_THIS_ONE))
+_CLAIM_ONE = Sentence(claiming(*_THIS_ONE))
 _LOCK_ONE = select(*CLAIMED).where(*_THIS_ONE).with_for_update()
 
 

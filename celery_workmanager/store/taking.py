@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from celery_workmanager.errors import InvalidRequest, StoreError
 from celery_workmanager.outcome import Claim, Ending, Outcome
-from celery_workmanager.store import claiming, limiting, periods, quotas
+from celery_workmanager.store import claiming, limiting, periods, prompt, quotas
 from celery_workmanager.store.base import StoreBase
 from celery_workmanager.store.finishing import Settled
 from celery_workmanager.store.following import Taker
@@ -37,6 +37,14 @@ class TakingStore(StoreBase):
         """Claim up to `limit` works of `lanes`; `care`: the caps and the stamp of `claiming.claim`."""
         how: dict[str, Any] = {"node": node, "token": token, "limit": limit, "now": self.clock.now(), **care}
         return self._to_run(self.database.run_relaxed(lambda conn: claiming.claim(conn, lanes, **how)))
+
+    def claim_promptly(self, lanes: Iterable[int], node: str, token: int, limit: int) -> tuple[list[Claim], bool]:
+        """Claim without a look, where one statement can say that (`prompt`); and whether those were all there are."""
+        if self.database.dialect != "postgresql":
+            return [], False
+        how: dict[str, Any] = {"node": node, "token": token, "limit": limit, "now": self.clock.now()}
+        found = self.database.run_relaxed(lambda conn: prompt.claim(conn, lanes, **how))
+        return self._to_run(found), 0 < len(found) < limit
 
     def claim_one(self, work_id: str, node: str, token: int) -> list[Claim]:
         """Claim this very work, if it may be claimed now and its limits have room."""

@@ -137,12 +137,12 @@ class Node:
 
 
 class World:
-    """A store in memory and a clock that stands still."""
+    """A store, in memory as a rule, and a clock that stands still."""
 
-    def __init__(self, profile: Any = "server") -> None:
+    def __init__(self, profile: Any = "server", url: str = "sqlite://") -> None:
         self.clock = HeldClock(START)
-        settings = Settings(store_url="sqlite://", profile=profile, lease=LEASE)
-        self.database = Database("sqlite://")
+        settings = Settings(store_url=url, profile=profile, lease=LEASE)
+        self.database = Database(url)
         self.store = Store(self.database, self.clock, Terms.of(settings), name_wait=1.0)
 
     def node(self, **options: Any) -> Node:

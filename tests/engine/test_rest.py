@@ -161,3 +161,30 @@ def test_who_has_to_look_rests_longer_only_while_the_same_work_lies_there(mariad
     ear._listen()
     assert pauses == [0.05, 0.05, 0.1, 0.2, 0.05, 0.05, 0.05]
     assert len(heard) == 5
+
+
+def test_a_ring_wakes_the_lease_only_while_something_runs(world):
+    """What it tells of is claimed sooner with one thread less; the lease learns of it with its next step."""
+    node: Any = Node(
+        world.store, ScriptedEngine(1), world.clock, Settings(store_url="sqlite://"),
+        name="node", lanes=dict, facts=dict,
+    )  # fmt: skip
+    node._on_ring()
+    assert node.dispatcher.rung.is_set()
+    assert node.dispatcher.prompt.was_rung
+    assert (node._rung.is_set(), node._is_rung) == (False, True)
+    node.dispatcher.runs["a"] = SimpleNamespace()
+    node._on_ring()
+    assert node._rung.is_set()
+
+
+def test_the_upkeep_lets_what_is_claimed_go_first(monkeypatch: pytest.MonkeyPatch):
+    duties = Duties(Outage())
+    pauses: list[float | None] = []
+    monkeypatch.setattr(duties.stopped, "wait", pauses.append)
+    duties.told.set()
+    duties.rest(1.0)
+    assert pauses == [0.1, 0.005]
+    assert not duties.told.is_set()
+    duties.rest(0.05)
+    assert pauses[2:] == [0.05]

@@ -70,6 +70,7 @@ def test_a_claim_reads_what_it_takes_when_statistics_are_from_a_time_when_nothin
     with query_plans.recorded(postgresql) as statements:
         postgresql.look()
         postgresql.claim(seen.lanes, "node", 1, 16, stamp=seen.stamp)
+        postgresql.claim_promptly(seen.lanes, "node", 1, 16)
         postgresql.next_moment()
     with postgresql.database.plain(relaxed=True) as connection:
         for statement, parameters in statements:
