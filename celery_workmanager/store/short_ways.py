@@ -9,7 +9,20 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Text, and_, bindparam, exists, func, insert, literal_column, not_, select
+from sqlalchemy import (
+    Connection,
+    Select,
+    Text,
+    and_,
+    any_,
+    bindparam,
+    exists,
+    func,
+    insert,
+    literal_column,
+    not_,
+    select,
+)  # fmt: skip
 from sqlalchemy.dialects import postgresql
 
 from celery_workmanager.bell import RING
@@ -29,16 +42,23 @@ from celery_workmanager.terms import Terms
 from celery_workmanager.work import State
 
 _KEEPING = (ExistingWorkPolicy.KEEP, ExistingPeriodicWorkPolicy.KEEP)
-#: Of names that are known: whether KEEP leaves works under them as they are, see `planning`.
-_HELD = select(
-    name.c.name,
+
+
+def _held(is_carried: Any) -> Select[Any]:
+    """Of names that are known: whether KEEP leaves works under them as they are, see `planning`."""
     # Named, since not everybody who enqueues may read all columns.
-    exists(member.c.work)
-    .where(member.c.name == name.c.name, work.c.id == member.c.work, state_in((State.ENQUEUED, State.RUNNING)))
-    .label("is_held"),
-)
-_HELD_OF_NAMES = _HELD.where(name.c.name.in_(bindparam("names", expanding=True)))
-_HELD_OF_NAME = Sentence(_HELD.where(name.c.name == bindparam("name")))
+    is_held = exists(work.c.id).where(is_carried, state_in((State.ENQUEUED, State.RUNNING)))
+    return select(name.c.name, is_held.label("is_held"))
+
+
+_CARRIERS = select(member.c.work).where(member.c.name == name.c.name).correlate(name)
+_HELD = _held(and_(member.c.name == name.c.name, work.c.id == member.c.work))
+#: PostgreSQL: a list, not a join, which statistics of a moment without works would make it go through all of them for.
+_HELD_BY_LIST = _held(work.c.id == any_(func.array(_CARRIERS.scalar_subquery())))
+_OF_NAMES = name.c.name.in_(bindparam("names", expanding=True))
+_HELD_OF_NAMES = {True: _HELD_BY_LIST.where(_OF_NAMES), False: _HELD.where(_OF_NAMES)}
+_OF_NAME = name.c.name == bindparam("name")
+_HELD_OF_NAME = {True: Sentence(_HELD_BY_LIST.where(_OF_NAME)), False: Sentence(_HELD.where(_OF_NAME))}
 
 
 def single_of(steps: Sequence[Step]) -> WorkRequest | None:
@@ -77,10 +97,12 @@ def look_at(connection: Connection, steps: Sequence[Step]) -> dict[str, bool]:
     Names are not locked: all this was true when it was read. What is done about it must be right later, too.
     """
     names = sorted({step.name for step in steps if step.name is not None})
+    has_lists = connection.dialect.name == "postgresql"
     if len(names) == 1:
-        rows = _HELD_OF_NAME.say(connection, {"name": names[0]})
+        rows = _HELD_OF_NAME[has_lists].say(connection, {"name": names[0]})
     else:
-        rows = [row for some in chunks(names) for row in connection.execute(_HELD_OF_NAMES, {"names": some})]
+        asked = _HELD_OF_NAMES[has_lists]
+        rows = [row for some in chunks(names) for row in connection.execute(asked, {"names": some})]
     return {each: bool(is_held) for each, is_held in rows}
 
 

@@ -10,10 +10,12 @@ from sqlalchemy import text
 
 from celery_workmanager.circumstances import explain_stored
 from celery_workmanager.pauses import PauseKind, PauseTarget
+from celery_workmanager.planning import Step
+from celery_workmanager.policies import ExistingWorkPolicy
 from celery_workmanager.store import Store, pausing
 from tests.store import query_plans
 from tests.store.query_plans import DUTIES, Planned
-from tests.stores import emptied, end, enqueue, job, make_store, put, step
+from tests.stores import emptied, end, enqueue, job, make_store, put, put_named, step
 
 ROWS = 100_000
 DOCUMENT = Path(__file__).parents[2] / "docs" / "query-plans.md"
@@ -118,6 +120,28 @@ def test_nodes_read_what_they_take_whatever_the_statistics_say(postgresql: Store
                 found = query_plans.explained(connection, *each, generic=generic, analyze=True)
                 # Of 2 000, former versions of the same rows included: explaining runs the statements once more.
                 assert rows_met(found.plan) <= 500, f"{found.statement}\n{found.plan}"
+
+
+def test_keep_reads_the_works_of_its_name_by_a_plan_from_a_time_without_works(postgresql: Store):
+    """A session makes it once for any name, and keeps it until somebody gathers statistics."""
+    keep = ExistingWorkPolicy.KEEP
+    steps = [Step((job(f"w{n:04}"),), name=f"n{n:04}", policy=keep) for n in range(1000)]
+    enqueue(postgresql, *steps)
+    with query_plans.recorded(postgresql) as statements:
+        assert put_named(postgresql, "n0500", keep, "another").works == ()
+    [(asked, _)] = statements
+    assert asked.count("%(name)s") == 1
+    postgresql.empty()
+    with postgresql.database.plain() as connection:
+        connection.execute(text("VACUUM"))
+        connection.exec_driver_sql("SET plan_cache_mode = force_generic_plan")
+        connection.exec_driver_sql("PREPARE held AS " + asked.replace("%(name)s", "$1"))
+        assert connection.exec_driver_sql("EXECUTE held('n0500')").all() == []
+        enqueue(postgresql, *steps)
+        plan = "\n".join(connection.exec_driver_sql("EXPLAIN (ANALYZE) EXECUTE held('n0500')").scalars())
+        connection.exec_driver_sql("DEALLOCATE held")
+        connection.exec_driver_sql("RESET plan_cache_mode")
+    assert rows_met(plan) == 1, plan
 
 
 def test_the_document_speaks_of_every_duty():

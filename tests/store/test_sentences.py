@@ -113,7 +113,7 @@ def new(store: Store) -> dict[str, Any]:
 
 
 SENTENCES: dict[str, Callable[[Store], tuple[Sentence, dict[str, Any]]]] = {
-    "held": lambda _: (short_ways._HELD_OF_NAME, {"name": "n"}),
+    "held": lambda store: (short_ways._HELD_OF_NAME[store.database.dialect == "postgresql"], {"name": "n"}),
     "members": lambda store: (inserting._OF_NAME_ALONE[not store.database.is_sqlite], {"name": "n"}),
     "insert": lambda store: (inserting._INSERT, new(store)),
 }
@@ -216,7 +216,7 @@ def test_a_connection_that_is_lost_at_work_says_so_and_is_replaced(server: Store
     def is_thrown_out() -> None:
         with getattr(server.database, opened)() as connection:
             services.throw_out(str(server.database.url.database), url)
-            short_ways._HELD_OF_NAME.say(connection, {"name": "n"})
+            short_ways._HELD_OF_NAME[server.database.dialect == "postgresql"].say(connection, {"name": "n"})
 
     with pytest.raises(StoreUnavailable):
         is_thrown_out()
