@@ -315,9 +315,9 @@ def standing_of(text: str) -> Standing:
     return Standing(count, at, None if override_at == _NO_MOMENT else override_at, generation, was_begun=was_begun)
 
 
-_OUTPUTS = (
-    select(edge.c.child, work.c.output).join(work, work.c.id == edge.c.parent).order_by(edge.c.child, edge.c.position)
-)
+# Not a join: PostgreSQL may go through all edges and works for one, by a plan from a time when there were none.
+_OUTPUT = select(work.c.output).where(work.c.id == edge.c.parent).scalar_subquery()
+_OUTPUTS = select(edge.c.child, _OUTPUT.label("output")).order_by(edge.c.child, edge.c.position)
 _OUTPUTS_FOR_ONE = Sentence(_OUTPUTS.where(edge.c.child == bindparam("child")))
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -15,7 +17,7 @@ from celery_workmanager.policies import ExistingWorkPolicy
 from celery_workmanager.store import Store, pausing
 from tests.store import query_plans
 from tests.store.query_plans import DUTIES, Planned
-from tests.stores import emptied, end, enqueue, job, make_store, put, put_named, step
+from tests.stores import emptied, end, enqueue, job, make_store, put, put_named, step, take
 
 ROWS = 100_000
 DOCUMENT = Path(__file__).parents[2] / "docs" / "query-plans.md"
@@ -122,26 +124,51 @@ def test_nodes_read_what_they_take_whatever_the_statistics_say(postgresql: Store
                 assert rows_met(found.plan) <= 500, f"{found.statement}\n{found.plan}"
 
 
+def explained_by_an_old_plan(store: Store, asked: tuple[str, Any], fill: Callable[[], object]) -> str:
+    """The plan that a session makes in the emptied store, for any parameters, as it reads what `fill` makes.
+
+    It keeps such a plan until somebody gathers statistics.
+    """
+    statement, parameters = asked
+    places = list(parameters)
+    for number, place in enumerate(places, start=1):
+        statement = statement.replace(f"%({place})s", f"${number}")
+    execute = "EXECUTE asked(" + ", ".join(f"'{parameters[place]}'" for place in places) + ")"
+    store.empty()
+    with store.database.plain() as connection:
+        connection.execute(text("VACUUM"))
+        connection.exec_driver_sql("SET plan_cache_mode = force_generic_plan")
+        connection.exec_driver_sql(f"PREPARE asked AS {statement}")
+        assert connection.exec_driver_sql(execute).all() == []
+        fill()
+        plan = "\n".join(connection.exec_driver_sql(f"EXPLAIN (ANALYZE) {execute}").scalars())
+        connection.exec_driver_sql("DEALLOCATE asked")
+        connection.exec_driver_sql("RESET plan_cache_mode")
+    return plan
+
+
 def test_keep_reads_the_works_of_its_name_by_a_plan_from_a_time_without_works(postgresql: Store):
-    """A session makes it once for any name, and keeps it until somebody gathers statistics."""
     keep = ExistingWorkPolicy.KEEP
     steps = [Step((job(f"w{n:04}"),), name=f"n{n:04}", policy=keep) for n in range(1000)]
     enqueue(postgresql, *steps)
     with query_plans.recorded(postgresql) as statements:
         assert put_named(postgresql, "n0500", keep, "another").works == ()
-    [(asked, _)] = statements
-    assert asked.count("%(name)s") == 1
-    postgresql.empty()
-    with postgresql.database.plain() as connection:
-        connection.execute(text("VACUUM"))
-        connection.exec_driver_sql("SET plan_cache_mode = force_generic_plan")
-        connection.exec_driver_sql("PREPARE held AS " + asked.replace("%(name)s", "$1"))
-        assert connection.exec_driver_sql("EXECUTE held('n0500')").all() == []
-        enqueue(postgresql, *steps)
-        plan = "\n".join(connection.exec_driver_sql("EXPLAIN (ANALYZE) EXECUTE held('n0500')").scalars())
-        connection.exec_driver_sql("DEALLOCATE held")
-        connection.exec_driver_sql("RESET plan_cache_mode")
+    [asked] = statements
+    plan = explained_by_an_old_plan(postgresql, asked, lambda: enqueue(postgresql, *steps))
     assert rows_met(plan) == 1, plan
+
+
+def test_what_a_work_waited_for_is_read_by_a_plan_from_a_time_without_works(postgresql: Store):
+    pairs = [step(f"w{n:04}") for n in range(300)]
+    pairs += [step(f"child-{n:04}", after=[f"w{n:04}"]) for n in range(300)]
+    enqueue(postgresql, *pairs)
+    end(postgresql, *take(postgresql, 4))
+    with query_plans.recorded(postgresql) as statements:
+        claims = take(postgresql, 300)
+    [asked] = [each for each in statements if "workmanager_edge" in each[0]]
+    assert len(asked[1]) == sum(claim.id.startswith("child") for claim in claims) == 4
+    plan = explained_by_an_old_plan(postgresql, asked, lambda: enqueue(postgresql, *pairs))
+    assert rows_met(plan) == 4, plan
 
 
 def test_the_document_speaks_of_every_duty():
