@@ -248,7 +248,9 @@ class Dispatcher:
         return True
 
     def _claim_promptly(self, own: Mapping[int, str], processes: int, now: float) -> bool:
-        room = self._room(own.values(), processes, now) if self.sees_nothing and own else 0
+        is_due = self.prompt.is_due() and self.sees_nothing and own
+        if not is_due or (room := self._room(own.values(), processes, now)) <= 0:
+            return False
         claims, were_all = self.prompt.claim(own, self.node, room)
         self.take(claims)
         return were_all
