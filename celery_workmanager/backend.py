@@ -90,13 +90,39 @@ class WorkManagerBackend(KeyValueStoreBackend):
         """Delete a result; a finished work goes with it, unless an unfinished one depends on it."""
         self._manager.store.forget_result(_text(self.get_key_for_task(task_id)), task_id)
 
-    def wait_for(self, *args: Any, on_interval: Any = None, **options: Any) -> Any:
-        """Wait for a result and return its metadata (Celery's ``wait_for``)."""
-        meta = super().wait_for(*args, on_interval=on_interval, **options)
+    def wait_for(
+        self,
+        task_id: Any,
+        timeout: float | None = None,
+        interval: float = 0.5,
+        no_ack: bool = True,
+        on_interval: Any = None,
+    ) -> Any:
+        """Wait for a result and return its metadata (Celery's ``wait_for``); times in seconds.
+
+        What is asked in each interval is one short question, unlike Celery's. Raises celery.exceptions.TimeoutError.
+        """
+        del no_ack
+        self._ensure_not_eager()
+        waited = 0.0
+        while (meta := self._ready_meta(task_id)) is None:
+            (on_interval or _ignore)()
+            if timeout is not None and waited >= timeout:
+                raise CeleryTimeoutError("The operation timed out.")
+            nap = interval if timeout is None else min(interval, timeout - waited)
+            self._sleep(nap)
+            waited += nap
         # Works of a canvas fail together. Celery finds a failed header first, since it is asked for in each interval.
         if on_interval and meta["status"] in states.EXCEPTION_STATES:
             on_interval()
         return meta
+
+    def _ready_meta(self, task_id: Any) -> Any:
+        key = _text(self.get_key_for_task(task_id))
+        if self._manager.store.is_open(_text(task_id), key):
+            return None
+        meta = self.get_task_meta(task_id)
+        return meta if meta["status"] in states.READY_STATES else None
 
     def get_many(self, task_ids: Any, timeout: float | None = None, interval: float = 0.5, **options: Any) -> Any:
         """Yield ids and metadata as they become ready; times in seconds. Raises celery.exceptions.TimeoutError."""

@@ -18,26 +18,23 @@ from celery_workmanager.clock import Clock
 from celery_workmanager.errors import StoreError
 from celery_workmanager.file_triggers import FileTriggers
 from celery_workmanager.lanes import LIMIT, TRIGGER
+from celery_workmanager.looks import Looks
 from celery_workmanager.offer import Offer
 from celery_workmanager.outage import Outage
 from celery_workmanager.outcome import Claim, Ending, Outcome
 from celery_workmanager.pace import Pace
 from celery_workmanager.prompt_claims import PromptClaims
 from celery_workmanager.revocations import Revocations
+from celery_workmanager.run_marks import RunMarks
 from celery_workmanager.running import Engine, Run
 from celery_workmanager.settlement import Settlement
 from celery_workmanager.store import Store, Taker
 from celery_workmanager.store.claiming import Look
 from celery_workmanager.throttle import BucketOf, Throttle
-from celery_workmanager.timing import SECOND
 from celery_workmanager.work import StopReason
 
 Aside = Callable[[Callable[[], None]], object]
 
-#: A run that is shorter than this (seconds) is never written as RUNNING: its end comes first.
-START_PATIENCE = 0.02
-#: Seconds between two looks at the progress of what runs.
-PROGRESS_INTERVAL = 0.05
 #: A node that took all it may hold looks for more when this part of it has ended, or so many seconds later: a small
 #: claim costs as much as a large one.
 ROOM_AGAIN, LOOK_AGAIN = 0.5, 0.05
@@ -78,24 +75,23 @@ class Dispatcher:
         self.node = ""
         self.accepting = False
         self.closed = False
-        #: Whether the last look found nothing that anybody could claim.
-        self.sees_nothing = False
         self._leased_until = inf
         #: With more runs than these, for so many processes, nothing needs to be looked for until that moment.
         self._enough: tuple[float, int, float] = (inf, 0, 0.0)
         self.runs: dict[str, Run] = {}
+        self._marks = RunMarks(store, engine, clock, self.runs)
         self.rung = threading.Event()
         self._started: deque[tuple[Claim, float]] = deque()
         self._ended: deque[tuple[Claim, Outcome]] = deque()
-        self._progress_at = 0.0
         self._pause = PAUSE
         self._revocations = Revocations(store)
         self._throttle = Throttle(bucket_of)
         self.prompt = PromptClaims(store, self._throttle)
+        self._looks = Looks()
         self._turn = False
         self._files = files
         if files is not None:
-            files.on_change = self.rung.set
+            files.on_change = self.look_again
 
     def start(self) -> None:
         """Connect with the engine; claiming begins when there is a lease."""
@@ -127,6 +123,21 @@ class Dispatcher:
         self.accepting = False
         self.node = ""
 
+    @property
+    def sees_nothing(self) -> bool:
+        """Whether the last look found nothing that anybody could claim."""
+        return self._looks.saw_nothing
+
+    def bell_rang(self) -> None:
+        """Somebody committed something that is worth a look."""
+        self.prompt.was_rung = True
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Something may have become claimable."""
+        self._looks.ask()
+        self.rung.set()
+
     # -- turning --------------------------------------------------------------------------------------------------
 
     @property
@@ -149,17 +160,17 @@ class Dispatcher:
             again |= self._write_down()
         else:
             self._write_down()
-            # What an end unblocks comes with it, and nothing else waited: a look would only take its time.
-            again = not self._settlement.brings_claims and self._may_claim() and self._claim()
+            again = self._may_claim() and self._claim()
         return again or bool(self._ended)
 
     def _write_down(self) -> bool:
-        self._mark_starts()
-        self._write_progress()
+        self._marks.write(ends_follow=not self._settlement.is_empty)
         try:
-            if self._aside is None:
-                return self._settlement.write(self._taker())
-            return self._settlement.write_aside(self._aside, self.rung.set, self._taker())
+            taker = self._taker() if self._settlement.would_unblock else None
+            # What may bring claims is written here: nothing else is claimable that it could be beside.
+            if self._aside is None or taker is not None:
+                return self._settlement.write(taker)
+            return self._settlement.write_aside(self._aside, self.rung.set)
         finally:
             self._take_what_followed()
 
@@ -175,13 +186,18 @@ class Dispatcher:
         claims: list[Claim] = []
         while self._settlement.claimed:
             claims.append(self._settlement.claimed.popleft())
+        if self._settlement.left_some:
+            self._settlement.left_some = False
+            self._looks.ask()
         if claims:
             self.take(claims)
 
     def wait(self, timeout: float) -> None:
         """Wait for the bell or an end, at most `timeout` seconds; shorter while something needs to be looked at."""
+        self._looks.patience = timeout
+        timeout = self._looks.until_next(self._clock.monotonic())
         if self.runs:
-            timeout = min(timeout, START_PATIENCE if self._has_unmarked() else PROGRESS_INTERVAL)
+            timeout = min(timeout, self._marks.patience)
         if not (self._settlement.is_empty and self._revocations.is_empty):
             timeout = min(timeout, self._settlement.patience)
         timeout = min(timeout, self._throttle.next_token(), self._files.until_next() if self._files else inf)
@@ -194,6 +210,7 @@ class Dispatcher:
             again = self.step()
         except (StoreError, DBAPIError, OSError) as error:
             self._outage.away(error)
+            self._looks.ask()
             self.rung.wait(self._pause)
             self._pause = min(self._pause * 2, LONGEST_PAUSE)
             return False
@@ -225,8 +242,11 @@ class Dispatcher:
         now, processes = self._clock.monotonic(), self._engine.concurrency
         if self._has_enough(processes, now) or self._claim_promptly(own := self._offer.lanes(), processes, now):
             return False
+        return self._looks.begin(now) and self._look_and_claim(own, processes, now)
+
+    def _look_and_claim(self, own: Mapping[int, str], processes: int, now: float) -> bool:
         seen = self._store.look(own)
-        self.sees_nothing = not seen.lanes
+        self._looks.saw_nothing = not seen.lanes
         if self._files is not None and (triggered := self._files.claim(seen, self.node, self._name)):
             self.take(triggered)
             return True
@@ -245,14 +265,18 @@ class Dispatcher:
         self.take(claims)
         if len(claims) >= room:
             self._enough = (max(processes - 1, (1 - ROOM_AGAIN) * len(self.runs)), processes, now + LOOK_AGAIN)
-        return True
+        # None, though they were ready: others hold their rows, maybe for long.
+        return bool(claims)
 
     def _claim_promptly(self, own: Mapping[int, str], processes: int, now: float) -> bool:
         is_due = self.prompt.is_due() and self.sees_nothing and own
         if not is_due or (room := self._room(own.values(), processes, now)) <= 0:
             return False
+        self._looks.begin(now)
         claims, were_all = self.prompt.claim(own, self.node, room)
         self.take(claims)
+        if not were_all:
+            self._looks.ask()
         return were_all
 
     def _room(self, workers: Iterable[str], processes: int, now: float) -> int:
@@ -293,7 +317,7 @@ class Dispatcher:
     def take(self, claims: Sequence[Claim]) -> None:
         """Hand claims of this node over to the engine."""
         self._tell_the_overdue(claims)
-        claims = self._begin_with_care(claims)
+        claims = self._marks.begin_with_care(claims)
         now = self._clock.monotonic()
         for claim in claims:
             self.runs[claim.id] = Run(claim, now)
@@ -318,52 +342,6 @@ class Dispatcher:
         for claim in lost:
             self._on_ended(claim, Outcome(Ending.GIVEN_BACK))
         return [claim for claim in claims if claim not in lost] if lost else claims
-
-    def _begin_with_care(self, claims: Iterable[Claim]) -> list[Claim]:
-        """Write RUNNING ahead for works that were interrupted: if one kills its process, it must be seen to be it."""
-        claims = list(claims)
-        careful = [claim for claim in claims if claim.interruptions]
-        if not careful:
-            return claims
-        now = self._clock.now()
-        written = self._store.write_starts([(claim, now) for claim in careful])
-        for claim in careful:
-            claim.start_written = claim.id in written
-        return [claim for claim in claims if not claim.interruptions or claim.start_written]
-
-    # -- while they run -------------------------------------------------------------------------------------------
-
-    def _has_unmarked(self) -> bool:
-        return any(run.started_at is not None and not run.claim.start_written for run in self.runs.values())
-
-    def _mark_starts(self) -> None:
-        monotonic, now = self._clock.monotonic(), self._clock.now()
-        marks: list[tuple[Claim, int]] = []
-        for run in self.runs.values():
-            begun = run.started_at
-            if begun is not None and not run.claim.start_written and monotonic - begun >= START_PATIENCE:
-                marks.append((run.claim, now - round((monotonic - begun) * SECOND)))
-        self._write_starts(marks)
-
-    def _write_starts(self, marks: Sequence[tuple[Claim, int]]) -> None:
-        if marks:
-            written = self._store.write_starts(marks)
-            for claim, _ in marks:
-                claim.start_written = claim.id in written
-
-    def _write_progress(self) -> None:
-        monotonic = self._clock.monotonic()
-        # The last progress of a run must be written before its end is.
-        if monotonic - self._progress_at < PROGRESS_INTERVAL and self._settlement.is_empty:
-            return
-        self._progress_at = monotonic
-        entries = self._engine.progress()
-        if not entries:
-            return
-        # A run that tells of its progress is RUNNING, however young it is.
-        now = self._clock.now()
-        self._write_starts([(claim, now) for claim, _ in entries if not claim.start_written])
-        self._store.write_progress(entries)
 
     # -- stopping -------------------------------------------------------------------------------------------------
 

@@ -83,7 +83,7 @@ class Node:
             facts=lambda: {**facts(), **self._facts()},
             outage=self._outage,
         )
-        self.upkeep = Upkeep(store, clock, settings, self.dispatcher.rung.set)
+        self.upkeep = Upkeep(store, clock, settings, self.dispatcher.look_again)
         self._revocations = Revocations(store)
         self._ear = listen(store.database, self._on_ring, tries=True)
         self._rung = threading.Event()
@@ -115,8 +115,7 @@ class Node:
         self._ear.start()
 
     def _on_ring(self) -> None:
-        self.dispatcher.prompt.was_rung = True
-        self.dispatcher.rung.set()
+        self.dispatcher.bell_rang()
         self._is_rung = True
         # While nothing runs, nothing can have lost its work; and what is claimed now has one thread less beside it.
         if self.dispatcher.runs:

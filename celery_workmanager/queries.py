@@ -8,17 +8,19 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, exists, func, or_, select
 
 from celery_workmanager.constraints import Constraints
 from celery_workmanager.data import Data
 from celery_workmanager.errors import WorkNotFound
 from celery_workmanager.foreground import taken_apart
+from celery_workmanager.lifecycle import UNFINISHED
 from celery_workmanager.limits import Limit, Rate
 from celery_workmanager.outcome import Standing
 from celery_workmanager.pauses import LanePauses, PauseInfo, PauseKind, PausePhase
 from celery_workmanager.periods import Periodicity, described, upcoming
 from celery_workmanager.query import WorkQuery
+from celery_workmanager.sentences import Sentence
 from celery_workmanager.tables import (
     IN_FORCE,
     IS_KNOWN,
@@ -28,7 +30,9 @@ from celery_workmanager.tables import (
     member,
     node,
     pause,
+    result,
     run,
+    state_in,
     stop,
     tag,
     work,
@@ -310,3 +314,17 @@ def result_of(
         found = connection.execute(below.where(edge.c.parent == work_id).order_by(work.c.id))
         children = [(child.id, child.worker) for child in found]
     return row, children
+
+
+_OPEN = Sentence(
+    select(work.c.id).where(
+        work.c.id == bindparam("id"),
+        state_in(UNFINISHED),
+        ~exists().where(result.c.key == bindparam("key")),
+    )
+)
+
+
+def is_open(connection: Connection, work_id: str, key: str) -> bool:
+    """Whether a work hasn't finished, and nobody has kept a result of it under `key`."""
+    return bool(_OPEN.say(connection, {"id": work_id, "key": key}))

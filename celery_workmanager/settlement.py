@@ -16,7 +16,7 @@ from celery_workmanager.errors import StatementTooLarge
 from celery_workmanager.outcome import Claim, Ending, Outcome
 from celery_workmanager.store import Settled, Store, Taker
 from celery_workmanager.verdict import judge
-from celery_workmanager.work import WorkError
+from celery_workmanager.work import State, WorkError
 
 logger = logging.getLogger(__name__)
 
@@ -41,16 +41,22 @@ class Settlement:
         self.unwritten: set[tuple[str, int]] = set()
         self._try_held_at = 0.0
         self._under_way: Future[bool] | None = None
-        #: Whether what is under way will claim what it unblocks.
-        self.brings_claims = False
         #: What the ends have unblocked and their taker has claimed; for the dispatcher.
         self.claimed: deque[Claim] = deque()
+        #: Whether ends may have made claimable what their taker hasn't claimed; likewise.
+        self.left_some = False
         self.patience = PATIENCE
 
     @property
     def is_empty(self) -> bool:
         """Whether everything has been written."""
         return self._under_way is None and not self._new and not self._held
+
+    @property
+    def would_unblock(self) -> bool:
+        """Whether others wait for an end that can be written now."""
+        is_free = self._under_way is None or self._under_way.done()
+        return is_free and any(claim.has_children for claim, _ in self._new)
 
     def add(self, claim: Claim, outcome: Outcome) -> None:
         """Take the end of a run."""
@@ -64,15 +70,10 @@ class Settlement:
         """
         if self._under_way is not None:
             self._under_way.exception(FAREWELL)  # waits; what it couldn't write is tried again now
-            self._under_way, self.brings_claims = None, False
+            self._under_way = None
         return self._write_first(len(self._new), taker)
 
-    def write_aside(
-        self,
-        make: Callable[[Callable[[], None]], object],
-        on_end: Callable[[], object],
-        taker: Taker | None = None,
-    ) -> bool:
+    def write_aside(self, make: Callable[[Callable[[], None]], object], on_end: Callable[[], object]) -> bool:
         """Like `write`, by a call that `make` makes in another thread; `on_end` is called when it has ended.
 
         One call at a time. What is added meanwhile waits for the next one, so that whatever has to be written before
@@ -82,16 +83,16 @@ class Settlement:
         if self._under_way is not None:
             if not self._under_way.done():
                 return False
-            over, self._under_way, self.brings_claims = self._under_way, None, False
+            over, self._under_way = self._under_way, None
             wrote = over.result()
         if self._new or self._may_try_held():
-            self._under_way, self.brings_claims = Future(), taker is not None
-            make(partial(self._report, self._under_way, len(self._new), taker, on_end))
+            self._under_way = Future()
+            make(partial(self._report, self._under_way, len(self._new), on_end))
         return wrote
 
-    def _report(self, written: Future[bool], count: int, taker: Taker | None, on_end: Callable[[], object]) -> None:
+    def _report(self, written: Future[bool], count: int, on_end: Callable[[], object]) -> None:
         try:
-            written.set_result(self._write_first(count, taker))
+            written.set_result(self._write_first(count, None))
         except BaseException as error:  # noqa: BLE001  # it is raised where the result is asked for
             written.set_exception(error)
         on_end()
@@ -140,6 +141,8 @@ class Settlement:
             self._write_apart(batch, error)
             return
         self.claimed.extend(settled.claims)
+        took_all = settled.claims and settled.unblocked == len(settled.claims)
+        self.left_some |= not took_all or any(each.state is State.ENQUEUED for each in verdicts)
         self.unwritten -= {(claim.id, claim.token) for claim, _ in batch if claim.id not in settled.held}
         _tell(batch, settled)
         if settled.held:

@@ -104,6 +104,10 @@ class StoreBase:
         """What a result backend needs of a work."""
         return self._read(lambda conn: queries.result_of(conn, work_id, extended=extended))
 
+    def is_open(self, work_id: str, key: str) -> bool:
+        """Whether a work hasn't finished, and nobody has kept a result of it under `key`."""
+        return self._read(lambda conn: queries.is_open(conn, work_id, key))
+
     # -- results of ordinary tasks ----------------------------------------------------------------------------------
 
     def results(self, keys: Sequence[str]) -> dict[str, str]:

@@ -116,6 +116,11 @@ class Node:
         while self.dispatcher.step():
             pass
 
+    def wait(self, patience: float) -> None:
+        """Let the dispatcher know how long it may wait for a ring; it doesn't wait."""
+        self.dispatcher.rung.set()
+        self.dispatcher.wait(patience)
+
     @property
     def running(self) -> list[str]:
         return list(self.dispatcher.runs)
@@ -159,6 +164,13 @@ class World:
         steps += [Step((after,), (before.id,)) for before, after in pairwise(requests)]
         self.store.enqueue(steps, lambda _: "q")
         return [request.id for request in requests]
+
+    def fan(self, count: int) -> list[str]:
+        """A work, and so many that follow it."""
+        parent, *children = (OneTimeWorkRequest("w") for _ in range(1 + count))
+        steps = [Step((parent,), (), None, ExistingWorkPolicy.KEEP), Step(tuple(children), (parent.id,))]
+        self.store.enqueue(steps, lambda _: "q")
+        return [parent.id, *(child.id for child in children)]
 
     def advance(self, seconds: float) -> None:
         self.clock.move(round(seconds * SECOND))

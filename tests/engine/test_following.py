@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from kombu.utils.limits import TokenBucket
@@ -87,7 +88,7 @@ def test_a_worker_with_a_rate_limit_is_claimed_as_its_tokens_come(world):
     assert (node.running, world.states(ids[1])) == ([], ["ENQUEUED"])
 
 
-# -- when ends are written aside ---------------------------------------------------------------------------------
+# -- when other ends are written aside ---------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -95,17 +96,52 @@ def calls() -> list[Callable[[], None]]:
     return []
 
 
-def test_a_node_waits_for_what_its_ends_bring_and_looks_then(world, looks, calls):
+def test_a_link_is_written_at_once_and_the_next_one_begins_without_a_look(world, looks, calls):
     ids, node = rest(world, aside=calls.append)
+    node.wait(5.0)
+    node.settle()
+    for before, after in pairwise(ids):
+        looks.clear()
+        node.ended(before)
+        node.settle()
+        assert (node.running, looks, calls) == ([after], ["settle"], [])
     looks.clear()
-    node.ended(ids[0])
+    node.ended(ids[-1])
     node.settle()
     assert (looks, len(calls)) == ([], 1)
     calls.pop()()
-    assert not node.dispatcher.is_idle
     node.settle()
-    assert node.running == [ids[1]]
     assert looks == ["settle", "look"]
+    assert world.states(*ids) == ["SUCCEEDED"] * len(ids)
+
+
+def test_what_a_link_leaves_is_looked_for(world, looks, calls):
+    """A parent of three, on a node that runs two at once."""
+    parent, *children = world.fan(3)
+    node = world.node(concurrency=2, aside=calls.append).join()
+    node.settle()
+    node.wait(5.0)
+    node.settle()
+    looks.clear()
+    node.ended(parent)
+    node.settle()
+    assert (node.running, looks) == (children[:2], ["settle", "look", "claim"])
+    assert not node.dispatcher.sees_nothing
+
+
+def test_an_end_behind_others_that_are_under_way_waits_for_them(world, calls):
+    ids, node = rest(world, aside=calls.append)
+    (other,) = world.enqueue()
+    node.settle()
+    node.ended(other)
+    node.settle()
+    node.ended(ids[0])
+    node.settle()
+    assert (len(calls), world.states(ids[0], other)) == (1, ["ENQUEUED", "ENQUEUED"])
+    calls.pop()()
+    node.settle()
+    assert (calls, node.running) == ([], [ids[1]])
+    assert world.states(ids[0], other) == ["SUCCEEDED", "SUCCEEDED"]
 
 
 def test_what_waits_and_is_more_urgent_goes_first(world, calls):
@@ -134,20 +170,22 @@ def test_claims_are_taken_though_ends_after_them_could_not_be_written(world, cal
     monkeypatch.setattr(world.store, "settle", once)
     node.ended(ids[0])
     node.ended(ids[0])  # an end of the same work can't be in the same batch
-    node.settle()
-    calls.pop()()
     with pytest.raises(StoreUnavailable):
         node.dispatcher.step()
     assert node.running == [ids[1]]
 
 
-def test_a_node_that_is_lost_meanwhile_gives_them_back(world, calls):
-    ids, node = rest(world, aside=calls.append)
+def test_a_node_that_is_lost_meanwhile_gives_them_back(world, monkeypatch):
+    ids, node = rest(world)
+    settle = world.store.settle
+
+    def lost_behind_it(verdicts, taker):
+        done = settle(verdicts, taker)
+        node.dispatcher.lost()
+        return done
+
+    monkeypatch.setattr(world.store, "settle", lost_behind_it)
     node.ended(ids[0])
     node.settle()
-    node.dispatcher.lost()
-    calls.pop()()
-    node.settle()
     assert node.engine.batches == [[ids[0]]]
-    calls.pop()()
     assert world.node().join().running == [ids[1]]

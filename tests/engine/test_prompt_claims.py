@@ -69,7 +69,6 @@ def test_a_node_that_has_seen_something_looks(bakery: World, asked: list[str]):
     assert (node.running, asked) == (ids, ["look", "claim"])
     # That ring has been answered.
     asked.clear()
-    node.dispatcher.sees_nothing = True
     node.settle()
     assert asked == ["look"]
 

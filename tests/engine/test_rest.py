@@ -8,16 +8,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
-from celery_workmanager import bell
+from celery_workmanager import bell, tables
 from celery_workmanager.constraints import Constraints, ContentUriTrigger
 from celery_workmanager.duties import Duties
+from celery_workmanager.errors import StoreUnavailable
 from celery_workmanager.node import Node
 from celery_workmanager.outage import Outage
+from celery_workmanager.outcome import Ending
 from celery_workmanager.pauses import PauseKind, PauseTarget
 from celery_workmanager.settings import Settings
 from celery_workmanager.store import Store, pausing
-from tests.engine.scripted import ScriptedEngine
+from tests.engine.scripted import ScriptedEngine, World
 from tests.stores import emptied, make_store, put, take, wait_until
 
 HOUR = 3600.0
@@ -60,6 +63,114 @@ def test_a_node_that_sees_nothing_knows_it_and_one_that_may_not_take_what_it_see
     node.dispatcher.step()
     assert node.running == []
     assert not node.dispatcher.sees_nothing
+
+
+@pytest.fixture
+def idle(world, monkeypatch: pytest.MonkeyPatch):
+    """A node that has seen nothing and may wait five seconds for a ring; and how often it has looked since."""
+    node, looks, look = world.node(concurrency=4).join(), [], world.store.look
+    node.wait(5.0)
+    node.settle()
+    monkeypatch.setattr(world.store, "look", lambda *known: (looks.append(1), look(*known))[1])
+    return node, looks
+
+
+def test_a_node_that_has_seen_nothing_looks_when_it_has_waited_long_enough(world, idle):
+    node, looks = idle
+    ids = world.enqueue()
+    world.advance(4.9)
+    node.settle()
+    assert (node.running, looks) == ([], [])
+    world.advance(0.1)
+    node.settle()
+    assert node.running == ids
+
+
+@pytest.mark.parametrize("why", ["bell_rang", "look_again"])
+def test_it_looks_when_it_is_told_to(world, idle, why: str):
+    node, _ = idle
+    ids = world.enqueue()
+    getattr(node.dispatcher, why)()
+    assert node.dispatcher.rung.is_set()
+    node.settle()
+    assert node.running == ids
+
+
+def test_one_that_sees_what_others_may_take_looks_at_each_turn(world, idle):
+    node, looks = idle
+    world.enqueue(constraints=Constraints(node_labels=("zone=elsewhere",)))
+    node.dispatcher.bell_rang()
+    node.dispatcher.step()
+    node.dispatcher.step()
+    assert len(looks) == 2
+
+
+def test_a_run_that_goes_on_is_no_reason_to_look(world, idle):
+    node, looks = idle
+    [long] = world.enqueue()
+    node.dispatcher.bell_rang()
+    node.settle()
+    node.began(long)
+    node.settle()  # sees that nothing is left
+    looks.clear()
+    for _ in range(20):
+        world.advance(0.05)
+        node.wait(5.0)
+        node.settle()
+    assert (looks, world.states(long)) == ([], ["RUNNING"])
+
+
+def test_what_comes_back_is_looked_for(world, idle):
+    node, looks = idle
+    [work] = world.enqueue()
+    node.dispatcher.bell_rang()
+    node.settle()
+    node.settle()
+    looks.clear()
+    node.ended(work, Ending.GIVEN_BACK, -1)
+    node.settle()
+    assert node.running == [work]
+
+
+def test_after_an_outage_it_looks(world, idle, monkeypatch: pytest.MonkeyPatch):
+    node, looks = idle
+    ids = world.enqueue()
+    look = world.store.look
+    monkeypatch.setattr(node.dispatcher.rung, "wait", lambda _: True)
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "look", away)
+        node.dispatcher.bell_rang()
+        assert not node.dispatcher.guarded_step()
+    assert world.store.look is look
+    assert node.dispatcher.guarded_step()
+    assert node.running == ids
+
+
+def away(*_):
+    raise StoreUnavailable("sqlite://", "gone")
+
+
+def test_it_waits_no_longer_than_until_its_next_look(world, idle):
+    node, _ = idle
+    node.dispatcher.rung = rung = Rung()
+    world.advance(2.0)
+    node.dispatcher.wait(5.0)
+    world.advance(3.0)
+    node.dispatcher.wait(5.0)
+    assert rung.patience == [3.0, 5.0]
+
+
+def test_one_whose_row_somebody_holds_is_not_asked_for_again_and_again(postgresql_store_url: str):
+    world = World(url=emptied(postgresql_store_url))
+    node = world.node().join()
+    [work] = world.enqueue()
+    with world.database.engine().begin() as somebody:
+        somebody.execute(select(tables.work.c.id).where(tables.work.c.id == work).with_for_update())
+        assert not node.dispatcher.step()
+        assert (node.running, node.dispatcher.sees_nothing) == ([], False)
+    node.settle()
+    assert node.running == [work]
+    world.store.close()
 
 
 class Rung(threading.Event):
