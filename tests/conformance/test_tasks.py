@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
 from celery import Celery, group, states
 from celery.exceptions import TaskRevokedError
+from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import AsyncResult, GroupResult
 
 from celery_workmanager import Data, OneTimeWorkRequest, Result, Worker
@@ -151,6 +153,56 @@ def test_a_waiting_retry_is_told_as_one_and_its_info_says_when(wm, kit, works):
     kit.run_until_idle()
     assert result.state == states.RETRY
     assert result.info["next_schedule_time"] == (works.now + 30 * SECONDS).isoformat()
+
+
+def counted(store, name, monkeypatch) -> list[str]:
+    """Grows with each call of that method of the store."""
+    calls, call = [], getattr(store, name)
+
+    def counting(*args, **options):
+        calls.append(name)
+        return call(*args, **options)
+
+    monkeypatch.setattr(store, name, counting)
+    return calls
+
+
+@pytest.fixture
+def naps(kit, monkeypatch):
+    """What happens in each pause of who waits for a result, and how long the pauses were."""
+    happens: dict[int, Callable[[], object]] = {}
+    seconds: list[float] = []
+
+    def nap(pause):
+        seconds.append(pause)
+        happens.pop(len(seconds), lambda: None)()
+
+    monkeypatch.setattr(add.AsyncResult("any").backend, "_sleep", nap)
+    return happens, seconds
+
+
+def test_who_waits_reads_the_result_when_it_is_there(kit, naps, monkeypatch):
+    happens, seconds = naps
+    result, looks = add.delay(1), counted(kit.work_manager.store, "result_of", monkeypatch)
+    happens[3] = kit.run_until_idle
+    turns = []
+    meta = result.backend.wait_for(result.id, timeout=10, interval=0.25, on_interval=lambda: turns.append(len(seconds)))
+    assert (meta["result"], seconds, turns, len(looks)) == (11, [0.25] * 3, [0, 1, 2], 1)
+    assert result.get() == 11
+
+
+@pytest.mark.parametrize(("timeout", "pauses"), [(0, []), (1.25, [0.5, 0.5, 0.25])])
+def test_who_waits_too_long_is_told_so(kit, naps, timeout, pauses):
+    with pytest.raises(CeleryTimeoutError):
+        add.delay(1).get(timeout=timeout, interval=0.5)
+    assert naps[1] == pauses
+
+
+def test_what_somebody_else_says_of_an_unfinished_work_ends_the_wait(kit, naps):
+    happens, _ = naps
+    result = add.delay(1)
+    happens[1] = lambda: result.backend.store_result(result.id, "enough", states.SUCCESS)
+    assert result.get(timeout=10) == "enough"
 
 
 def test_an_unknown_id_is_pending(kit):

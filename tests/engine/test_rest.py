@@ -69,9 +69,14 @@ def test_a_node_that_sees_nothing_knows_it_and_one_that_may_not_take_what_it_see
 def idle(world, monkeypatch: pytest.MonkeyPatch):
     """A node that has seen nothing and may wait five seconds for a ring; and how often it has looked since."""
     node, looks, look = world.node(concurrency=4).join(), [], world.store.look
+
+    def counted(known):
+        looks.append(1)
+        return look(known)
+
     node.wait(5.0)
     node.settle()
-    monkeypatch.setattr(world.store, "look", lambda *known: (looks.append(1), look(*known))[1])
+    monkeypatch.setattr(world.store, "look", counted)
     return node, looks
 
 
@@ -133,7 +138,7 @@ def test_what_comes_back_is_looked_for(world, idle):
 
 
 def test_after_an_outage_it_looks(world, idle, monkeypatch: pytest.MonkeyPatch):
-    node, looks = idle
+    node, _ = idle
     ids = world.enqueue()
     look = world.store.look
     monkeypatch.setattr(node.dispatcher.rung, "wait", lambda _: True)
