@@ -34,6 +34,17 @@ _numbers = count()
 _Readers = tuple[Callable[[bytes], Any], ...]
 
 
+def with_literals(words: str, values: Mapping[str, Any]) -> str:
+    """A statement in psycopg's words, with these values as words of it, too."""
+    from psycopg.sql import Literal  # noqa: PLC0415 - only where PostgreSQL is spoken to
+
+    def literal(found: re.Match[str]) -> str:
+        name = found[1]
+        return Literal(values[name]).as_string(None).replace("%", "%%") if name in values else found[0]
+
+    return _PLACE.sub(literal, words)
+
+
 class Prepared:
     """A statement in psycopg's words, of which each session knows whether it is prepared there."""
 

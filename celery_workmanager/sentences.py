@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Executable
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
-from celery_workmanager.prepared import Prepared
+from celery_workmanager.prepared import Prepared, with_literals
 
 #: Execution option of connections on which nobody but us says anything, and which are begun and ended by us.
 OURS = "workmanager_ours"
@@ -76,8 +76,11 @@ class _Spoken:
         self._order = tuple(compiled.positiontup) if compiled.positional else None
         # Values that stand in the statement itself.
         self._own = {name: value for name, value in compiled.params.items() if name not in values}
-        is_psycopg = (connection.dialect.name, connection.dialect.driver) == ("postgresql", "psycopg")
-        self.prepared = Prepared(self.text) if is_psycopg else None
+        self.prepared: Prepared | None = None
+        if (connection.dialect.name, connection.dialect.driver) == ("postgresql", "psycopg"):
+            # There they become words: a plan for any values should know those that never differ.
+            self.text, self._own = with_literals(self.text, self._own), {}
+            self.prepared = Prepared(self.text)
 
     def every(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         return {**self._own, **values} if self._own else values

@@ -38,7 +38,7 @@ from celery_workmanager.lifecycle import Move, leaves, reaches
 from celery_workmanager.outcome import Claim, Standing
 from celery_workmanager.pauses import LanePauses
 from celery_workmanager.sentences import Sentence
-from celery_workmanager.store import two_steps
+from celery_workmanager.store import lists, two_steps
 from celery_workmanager.store.deleting import chunks
 from celery_workmanager.store.many import Given, Many
 from celery_workmanager.store.marks import LANE_IS_OPEN, NODE_IS_OPEN, STAMP
@@ -166,7 +166,8 @@ def _claim_from(lanes: int, dialect: str) -> Sentence:
         chosen = arms[0]
     else:
         heads = union_all(*(select(arm.subquery(f"lane_{at}")) for at, arm in enumerate(arms))).subquery("heads")
-        chosen = select(heads.c.id).order_by(heads.c.urgency, heads.c.run_at, heads.c.id).limit(bindparam("most"))
+        most = _limit(bindparam("most", type_=BigInteger), dialect)
+        chosen = select(heads.c.id).order_by(heads.c.urgency, heads.c.run_at, heads.c.id).limit(most)
     # A CTE is evaluated once; a subquery with LIMIT and locks could be evaluated again and claim more.
     # Its arms guard the claim, and hold what they have found. Here the same condition would invite PostgreSQL to go
     # through all that is ready, if its statistics are from a moment when nothing was; a join with them, through the
@@ -206,7 +207,9 @@ def _heads(lanes: int) -> Any:
 
 
 def _arm(position: int, dialect: str) -> Select[Any]:
-    return head(work.c.ready_lane == bindparam(f"lane_{position}"), bindparam(f"most_{position}"), dialect)
+    return head(
+        work.c.ready_lane == bindparam(f"lane_{position}"), bindparam(f"most_{position}", type_=BigInteger), dialect
+    )
 
 
 def head(is_there: ColumnElement[bool], most: Any, dialect: str = "postgresql") -> Select[Any]:
@@ -215,9 +218,13 @@ def head(is_there: ColumnElement[bool], most: Any, dialect: str = "postgresql") 
         select(work.c.id, work.c.urgency, work.c.run_at)
         .where(is_there, _UNEXPIRED)
         .order_by(work.c.urgency, work.c.run_at, work.c.id)
-        .limit(most)
+        .limit(_limit(most, dialect))
     )
     return arm if dialect == "sqlite" else arm.with_for_update(skip_locked=True)
+
+
+def _limit(most: Any, dialect: str) -> Any:
+    return lists.hidden(most) if dialect == "postgresql" else most
 
 
 def claim(

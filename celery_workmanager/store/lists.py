@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, any_, bindparam, cast, column, func, literal_column
+from sqlalchemy import ColumnElement, Text, any_, bindparam, cast, column, func, literal_column, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
 _BETWEEN, _NULL = "\x1f", "\x1e"
@@ -24,9 +24,19 @@ def joined(values: Sequence[Any]) -> str:
     return text
 
 
+def hidden(value: ColumnElement[Any]) -> ColumnElement[Any]:
+    """`value`, unknown to PostgreSQL's planner: so that one plan is as good for it as for any other.
+
+    Of a session's prepared statement it makes a plan for any values only when that seems as cheap as those for the
+    values it saw. If these are short lists or small limits it never does, and plans anew each time, which may take
+    longer than the statement itself (PostgreSQL's documentation: PREPARE, Notes).
+    """
+    return select(value).scalar_subquery()
+
+
 def taken_apart(name: str, kind: Any = Text) -> ColumnElement[Any]:
     """The array of the parameter `name`, whose items are of that type."""
-    array = func.string_to_array(bindparam(name, type_=Text), *_MARKS, type_=ARRAY(Text))
+    array = func.string_to_array(hidden(bindparam(name, type_=Text)), *_MARKS, type_=ARRAY(Text))
     return array if kind is Text else cast(array, ARRAY(kind))
 
 

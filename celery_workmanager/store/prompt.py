@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from celery_workmanager.outcome import Claim
 from celery_workmanager.sentences import Sentence
-from celery_workmanager.store import claiming
+from celery_workmanager.store import claiming, lists
 from celery_workmanager.store.marks import STAMP
 from celery_workmanager.tables import work
 
@@ -22,13 +22,13 @@ def _statement() -> Sentence:
     lanes = claiming.ready_lanes_probed().cte("ready")
     own = cast(bindparam("own", type_=Text), ARRAY(BigInteger))
     is_elsewhere = select(lanes.c.lane).where(lanes.c.lane != all_(own)).exists()
-    head = claiming.head(work.c.ready_lane == lanes.c.lane, bindparam("most")).lateral("head")
+    head = claiming.head(work.c.ready_lane == lanes.c.lane, bindparam("most", type_=BigInteger)).lateral("head")
     chosen = (
         select(head.c.id)
         .select_from(lanes.join(head, true()))
         .where(STAMP == 0, ~is_elsewhere)
         .order_by(head.c.urgency, head.c.run_at, head.c.id)
-        .limit(bindparam("most"))
+        .limit(lists.hidden(bindparam("most", type_=BigInteger)))
         .cte("chosen")
     )
     # A list, for the same reason as there.

@@ -12,15 +12,30 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import BigInteger, Connection, Text, bindparam, func, insert, literal_column, select, text
+from sqlalchemy import BigInteger, Connection, Text, bindparam, func, insert, literal, literal_column, select, text
 from sqlalchemy.exc import DataError, IntegrityError
 
 from celery_workmanager.errors import StoreUnavailable
+from celery_workmanager.outcome import Ending
 from celery_workmanager.sentences import Sentence
-from celery_workmanager.store import Store
+from celery_workmanager.store import Store, Taker
 from celery_workmanager.tables import name
 from tests import services
-from tests.stores import KEEP, is_blocked, job, make_store, put_named, rows_of, states, wait_until
+from tests.stores import (
+    KEEP,
+    end,
+    enqueue,
+    is_blocked,
+    job,
+    make_store,
+    put,
+    put_named,
+    rows_of,
+    states,
+    step,
+    verdicts,
+    wait_until,
+)
 
 pytestmark = [pytest.mark.postgresql]
 
@@ -65,6 +80,40 @@ def test_it_is_prepared_when_it_is_said_again(postgresql: Store):
             sentence.say(connection, {"value": "a"})
             found.append(prepared(connection) - before)
     assert found == [0, 1, 1]
+
+
+@pytest.mark.parametrize("others", [0, 3000], ids=["alone", "beside others"])
+def test_what_nodes_and_producers_say_often_is_planned_once(postgresql: Store, others: int):
+    """PostgreSQL plans five times for the values it is given; then it must not think that this is better."""
+    put(postgresql, *(job(f"other-{each}", priority=0) for each in range(others)))
+    with postgresql.database.plain() as connection:
+        connection.execute(text("VACUUM (ANALYZE)"))
+    put_named(postgresql, "n", KEEP, "kept")
+    for each in range(12):
+        put(postgresql, job(f"alone-{each}", priority=9))
+        enqueue(postgresql, step(job(f"first-{each}", priority=9)), step(f"second-{each}", after=[f"first-{each}"]))
+        seen = postgresql.look()
+        claims = postgresql.claim(seen.lanes, "node", each, 2, stamp=seen.stamp)
+        taker = Taker("node", 100 + each, dict.fromkeys(seen.lanes, "w"), 1)
+        followed = postgresql.settle(verdicts(postgresql, claims, Ending.SUCCEEDED), taker).claims
+        promptly, _ = postgresql.claim_promptly(seen.lanes, "node", 200 + each, 1)
+        end(postgresql, *followed, *promptly)
+        put_named(postgresql, "n", KEEP, f"turned-away-{each}")
+    counted = text("SELECT statement, generic_plans, custom_plans FROM pg_prepared_statements WHERE name LIKE :ours")
+    found = []
+    for relaxed in (False, True):
+        with postgresql.database.plain(relaxed=relaxed) as connection:
+            found += connection.execute(counted, {"ours": "workmanager%"}).all()
+    assert len(found) >= 7
+    assert [each.statement for each in found if each.custom_plans > 5 or not each.generic_plans] == []
+
+
+def test_values_in_the_statement_itself_become_words(postgresql: Store):
+    odd = "50% of 'it' \\ %(value)s $1"
+    sentence = Sentence(select(bindparam("value", type_=Text), literal(odd), literal(-7)).where(literal(3) > 2))
+    with postgresql.database.plain() as connection:
+        answers = {tuple(sentence.say(connection, {"value": "a"})[0]) for _ in range(3)}
+    assert answers == {("a", odd, -7)}
 
 
 def test_a_value_or_a_result_of_another_type_is_the_drivers(postgresql: Store):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from random import random
@@ -126,7 +127,9 @@ def test_the_words_are_sqlalchemys(store: Store, kind: str):
         sentence.say(connection, values)
     with store.database.transaction() as connection:
         sentence.say(connection, values | ({"id": "another"} if "id" in values else {}))
-    assert said[-1] in {each.text for each in sentence._spoken.values()}
+    # But for values that stand in the statement itself, which are words on PostgreSQL.
+    words = re.sub(r"%\\\((\w+)\\\)s", lambda found: found[0] if found[1] in values else ".+?", re.escape(said[-1]))
+    assert any(re.fullmatch(words, each.text, re.DOTALL) for each in sentence._spoken.values())
 
 
 def test_values_in_the_statement_itself_are_said_too(store: Store):
