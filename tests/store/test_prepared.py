@@ -100,7 +100,7 @@ def test_what_nodes_and_producers_say_often_is_planned_once(postgresql: Store, o
         end(postgresql, *followed, *promptly)
         put_named(postgresql, "n", KEEP, f"turned-away-{each}")
     counted = text("SELECT statement, generic_plans, custom_plans FROM pg_prepared_statements WHERE name LIKE :ours")
-    found = []
+    found: list[Any] = []
     for relaxed in (False, True):
         with postgresql.database.plain(relaxed=relaxed) as connection:
             found += connection.execute(counted, {"ours": "workmanager%"}).all()
