@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import (
@@ -14,6 +15,7 @@ from sqlalchemy import (
     Text,
     Update,
     any_,
+    bindparam,
     case,
     func,
     select,
@@ -53,6 +55,22 @@ PARAMETERS: dict[str, Any] = {
     "failure": Text,
     "keeps_progress": SmallInteger,
 }
+
+
+#: Those that differ even among runs that ended in the same way, and where a verdict has them.
+_OWN: dict[str, Callable[[Verdict], Any]] = {
+    "key": attrgetter("id"),
+    "run": attrgetter("token"),
+    "began": attrgetter("started_at"),
+    "prune": attrgetter("prune_at"),
+    "enqueued": attrgetter("enqueued_at"),
+    "result": attrgetter("output"),
+}
+#: All others are made of these.
+_SHARED = attrgetter(
+    "state", "run_attempt_count", "interruptions", "stop_reason", "finished_at", "run_at", "loses_privilege", "error",
+    "keeps_progress", "generation",
+)  # fmt: skip
 
 
 def settlement(settled: Update, given: Any, begins: Any) -> Update:
@@ -104,16 +122,25 @@ def _settlement_of_arrays() -> Update:
     return settlement(update(work), given, begins(given)).where(work.c.id == any_(_IDS))
 
 
-def _plain_settlement() -> Update:
-    given = lists.table_of({**PARAMETERS, "as_of": Integer})
+def given_to(alike: bool) -> Mapping[str, Any]:
+    """The parameters of a batch (see `batch`) as columns, with the generation that was judged, ``as_of``."""
+    kinds = {**PARAMETERS, "as_of": Integer}
+    if not alike:
+        return lists.table_of(kinds).c  # type: ignore[no-any-return]
+    table = lists.table_of({name: kinds[name] for name in _OWN})
+    return {name: table.c[name] if name in _OWN else bindparam(name, type_=kind) for name, kind in kinds.items()}
+
+
+def _plain_settlement(alike: bool) -> Update:
+    given = given_to(alike)
     # Rows that others hold are passed over. What has changed since the claim is not for this statement.
     free = select(work.c.id).where(work.c.id == any_(_IDS)).order_by(work.c.id).with_for_update(skip_locked=True)
     chosen = select(free.cte("free").c.id).scalar_subquery()
     return (
-        settlement(update(work), given.c, begins(given.c))
+        settlement(update(work), given, begins(given))
         .where(
             work.c.id == any_(func.array(chosen)),
-            work.c.generation == given.c.as_of,
+            work.c.generation == given["as_of"],
             work.c.has_children == 0,
             work.c.held.is_(None),
         )
@@ -134,8 +161,7 @@ def _settlement_of_read(change: Update, given: Given) -> Update:
 _NEW_INPUT = Many({"key": String, "run": BigInteger, "call": Text}, _with_new_input)
 _SETTLE = Many({**PARAMETERS, "key": String, "begins": SmallInteger}, _settlement_of_read)
 _SETTLE_ARRAYS = _settlement_of_arrays()
-_PLAIN = _plain_settlement()
-_SETTLE_PLAIN = Sentence(_PLAIN)
+_SETTLE_PLAIN = {alike: Sentence(_plain_settlement(alike)) for alike in (False, True)}
 
 
 def write(connection: Connection, verdicts: Sequence[Verdict], found: Mapping[str, Own], now: int) -> None:
@@ -158,9 +184,18 @@ def write_plain(connection: Connection, verdicts: Sequence[Verdict], now: int) -
 
     The others are as they were: another run may own their works, others may hold them, or there is more to be done.
     """
+    alike, values = batch(verdicts, now)
+    return {row[0] for row in _SETTLE_PLAIN[alike].say(connection, values)}
+
+
+def batch(verdicts: Sequence[Verdict], now: int) -> tuple[bool, dict[str, Any]]:
+    """The parameters of all `verdicts`, and whether they are alike: then only what is each one's `_OWN` is a list."""
+    first = _SHARED(verdicts[0])
+    if all(_SHARED(each) == first for each in verdicts):
+        own = {name: lists.joined([read(each) for each in verdicts]) for name, read in _OWN.items()}
+        return True, {**binds(verdicts[0], now), "as_of": verdicts[0].generation, **own}
     generations = lists.joined([each.generation for each in verdicts])
-    values = by_columns([binds(each, now) for each in verdicts]) | {"as_of": generations}
-    return {row[0] for row in _SETTLE_PLAIN.say(connection, values)}
+    return False, {**by_columns([binds(each, now) for each in verdicts]), "as_of": generations}
 
 
 def by_columns(rows: Sequence[dict[str, Any]]) -> dict[str, str]:

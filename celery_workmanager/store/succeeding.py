@@ -55,7 +55,7 @@ def _has_any(ids: Select[Any]) -> ColumnElement[bool]:
     return work.c.id == any_(func.array(ids.scalar_subquery()))
 
 
-def _statement() -> CompoundSelect[Any]:
+def _statement(alike: bool) -> CompoundSelect[Any]:
     kin = select(edge.c.parent, edge.c.child).where(edge.c.parent == any_(_IDS)).cte("kin")
     concerned = work.c.id == any_(func.array_cat(_IDS, func.array(select(kin.c.child).scalar_subquery())))
     before = select(work.c.id, _PLACE, _may_be_taken().label("may_be_taken")).where(concerned).cte("before")
@@ -67,10 +67,10 @@ def _statement() -> CompoundSelect[Any]:
     as_before = known.join(before, same).where(usual).cte("as_before")
     hindered = select(kin.c.parent).where(kin.c.child.not_in(select(as_before.c.id)))
     endable = select(as_before.c.id).where(as_before.c.id == any_(_IDS)).except_(hindered).cte("endable")
-    given = lists.table_of({**ending.PARAMETERS, "as_of": Integer})
+    given = ending.given_to(alike)
     ended = (
-        ending.settlement(update(work), given.c, ending.begins(given.c))
-        .where(_has_any(select(endable.c.id)), work.c.generation == given.c.as_of, work.c.held.is_(None))
+        ending.settlement(update(work), given, ending.begins(given))
+        .where(_has_any(select(endable.c.id)), work.c.generation == given["as_of"], work.c.held.is_(None))
         .returning(work.c.id)
         .cte("ended")
     )
@@ -124,7 +124,7 @@ def _released(freed: Any) -> Any:
     )
 
 
-_SUCCEED = Sentence(_statement())
+_SUCCEED = {alike: Sentence(_statement(alike)) for alike in (False, True)}
 
 
 def write(connection: Connection, verdicts: Sequence[Verdict], now: int, taker: Taker | None) -> Settled:
@@ -132,16 +132,15 @@ def write(connection: Connection, verdicts: Sequence[Verdict], now: int, taker: 
 
     `taker` claims what is unblocked by it.
     """
-    values: dict[str, Any] = ending.by_columns([ending.binds(each, now) for each in verdicts])
+    alike, values = ending.batch(verdicts, now)
     values |= {
-        "as_of": lists.joined([each.generation for each in verdicts]),
         "at": now,
         "lanes": "" if taker is None else lists.joined(list(taker.lanes)),
         "room": 0 if taker is None else taker.room,
         "by": "" if taker is None else taker.node,
         "with_token": 0 if taker is None else taker.token,
     }
-    rows = _SUCCEED.say(connection, values)
+    rows = _SUCCEED[alike].say(connection, values)
     outputs = {each.id: each.output for each in verdicts}
     unblocked = [row for row in rows if row[1] == _READY]
     note(connection, Change.UNBLOCKED, map(_event, unblocked))

@@ -80,8 +80,8 @@ def guard(statement: Update) -> str:
         (ending._SETTLE.single, Move.RETRY),
         (ending._SETTLE_ARRAYS, Move.STOP),
         (ending._SETTLE_ARRAYS, Move.HEAL),
-        (ending._PLAIN, Move.SUCCEED),
-        (ending._PLAIN, Move.FAIL),
+        (ending._plain_settlement(alike=False), Move.SUCCEED),
+        (ending._plain_settlement(alike=True), Move.FAIL),
         (cancelling._CANCEL.single, Move.CANCEL),
         (claiming._START.single, Move.START),
     ],
@@ -90,9 +90,10 @@ def test_the_statement_of_a_move_is_guarded_by_the_states_it_may_leave(statement
     assert str(state_in(leaves(move)).compile()) in guard(statement)
 
 
+@pytest.mark.parametrize("alike", [True, False])
 @pytest.mark.parametrize("move", [Move.SUCCEED, Move.UNBLOCK])
-def test_so_are_both_changes_of_the_one_that_ends_a_work_and_releases_others(move: Move):
-    words = str(succeeding._statement().compile(dialect=postgresql.dialect()))
+def test_so_are_both_changes_of_the_one_that_ends_a_work_and_releases_others(move: Move, alike: bool):
+    words = str(succeeding._statement(alike).compile(dialect=postgresql.dialect()))
     assert words.count(str(state_in(leaves(move)).compile(dialect=postgresql.dialect()))) == 1
 
 

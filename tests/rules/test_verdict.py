@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from celery_workmanager.lifecycle import Move
 from celery_workmanager.outcome import Claim, Ending, Outcome, Standing
 from celery_workmanager.settings import Limits, Settings
+from celery_workmanager.store import ending, lists
 from celery_workmanager.terms import Terms, backoff_of
 from celery_workmanager.timing import SECOND
 from celery_workmanager.verdict import Verdict, catch_up, judge
@@ -303,3 +305,44 @@ def test_a_claim_that_skips_what_it_has_missed_is_put_off():
 def test_the_options_of_a_work_become_the_arguments_of_the_formulas():
     defaults = backoff_of({}, Limits.android())
     assert defaults == {"initial_delay": 0, "policy": 0, "delay": 30 * SECOND, "longest": 5 * 3600 * SECOND}
+
+
+#: Of each fact of a verdict that is written, one like no other's.
+OTHER = {
+    "id": "another", "token": 9, "state": State.FAILED, "run_attempt_count": 8, "interruptions": 9,
+    "started_at": NOW - 1, "finished_at": NOW - 1, "prune_at": NOW + 7, "run_at": NOW + 7, "enqueued_at": NOW - 9,
+    "stop_reason": StopReason.QUOTA, "output": '{"b":2}', "error": BOOM, "keeps_progress": True,
+    "loses_privilege": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fact", OTHER)
+@pytest.mark.parametrize("how", [Ending.SUCCEEDED, Ending.RETRY])
+def test_what_a_batch_says_of_a_run_is_what_the_run_says_by_itself(how: Ending, fact: str):
+    """Whether it is said once for all of them, or of each."""
+    one = verdict(how, output='{"a":1}')
+    runs = [one, replace(one, **{fact: OTHER[fact] if getattr(one, fact) != OTHER[fact] else not OTHER[fact]})]
+    assert ending.binds(runs[0], NOW) != ending.binds(runs[1], NOW)
+    for some in (runs, runs[::-1], runs[:1]):
+        alike, values = ending.batch(some, NOW)
+        for name in ending.PARAMETERS:
+            told = [ending.binds(each, NOW)[name] for each in some]
+            is_list = not alike or name in ending._OWN
+            assert values[name] == (lists.joined(told) if is_list else told[0])
+            assert is_list or told.count(told[0]) == len(told)
+
+
+def test_nothing_else_is_written_of_a_verdict():
+    found: set[str] = set()
+    for one in (verdict(Ending.SUCCEEDED), verdict(Ending.GIVEN_BACK, started=False)):
+        before = ending.binds(one, NOW)
+        for fact, other in OTHER.items():
+            after = ending.binds(replace(one, **{fact: other}), NOW)
+            found |= {name for name in before if after[name] != before[name]}
+    assert found == set(ending.PARAMETERS)
+
+
+def test_verdicts_on_other_generations_are_not_alike():
+    runs = [verdict(Ending.SUCCEEDED), verdict(Ending.SUCCEEDED, of=claim(generation=1))]
+    alike, values = ending.batch(runs, NOW)
+    assert (alike, values["as_of"]) == (False, lists.joined([0, 1]))
