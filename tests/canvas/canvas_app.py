@@ -108,7 +108,7 @@ def boom(*_: Any, **__: Any) -> None:
 
 
 def _soon(task: Task) -> float:
-    """Seconds until a retry. Celery sends it before it notes that there is one: late, if the retry has ended by then."""
+    """Seconds until a retry: Celery sends it first, and notes it afterwards, maybe after the end of the retried run."""
     return 0.0 if getattr(task, "is_durable_worker", False) else 0.2
 
 
