@@ -171,6 +171,7 @@ class Lease:
         if overdue:
             logger.warning("%d works were claimed and forgotten; they are put back", len(overdue))
             self._store.put_back(self.node, overdue)
+            self._dispatcher.look_again()
 
     def _look(self, now: float, *, rung: bool) -> None:
         """Stop runs whose works were cancelled, replaced or given to another node."""

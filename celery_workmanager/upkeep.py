@@ -41,7 +41,7 @@ class _Duty:
 class Upkeep:
     """The duties of one process; `step` does those that are due.
 
-    `promoted` is called when time has made works claimable, so that a node needn't wait for its own ring.
+    `promoted` is called when this has made works claimable, so that a node needn't wait for its own ring.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class Upkeep:
             self._swept_to, repaired = self._store.sweep(self._swept_to)
             if repaired:
                 logger.warning("%d works had missed their wake-up and were unblocked", repaired)
+                self._promoted()
             pausing.go_on(self._store, self._pauses)
             self._limits_seen_to = self._store.forget_limits(self._limits_seen_to)
         if self._prune.is_due(now):
@@ -143,4 +144,5 @@ class Upkeep:
                 stuck.append(lost)  # others are at these rows; the next round sees to them
         if healed:
             logger.warning("%d works of lost nodes were put back", healed)
+            self._promoted()
         return healed

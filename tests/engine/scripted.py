@@ -102,7 +102,7 @@ class Node:
         self.lease = Lease(
             store, self.dispatcher, clock, "node", length=LEASE, stop_grace=GRACE, facts=lambda: {"pool": "scripted"}
         )
-        self.upkeep = Upkeep(store, clock, Settings(lease=LEASE))
+        self.upkeep = Upkeep(store, clock, Settings(lease=LEASE), self.dispatcher.look_again)
         self.dispatcher.start()
 
     def join(self) -> Node:

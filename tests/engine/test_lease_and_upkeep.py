@@ -23,6 +23,8 @@ from celery_workmanager.upkeep import SWEEP_INTERVAL, Upkeep
 from celery_workmanager.work import State, StopReason
 from tests.engine.scripted import GRACE, LEASE
 
+HOUR = 3600.0
+
 
 def away(*_args, **_kwargs):
     raise StoreUnavailable("sqlite://", "gone")
@@ -213,6 +215,8 @@ def test_a_claim_whose_answer_was_lost_is_put_back_after_one_lease(world, monkey
     monkeypatch.setattr(world.store, "claim", claim)
     node.settle()
     assert node.running == []
+    node.wait(HOUR)  # nothing rings
+    node.settle()
     for _ in range(6):
         world.advance(LEASE / 4)
         node.lease.step()
@@ -422,9 +426,29 @@ def test_a_wake_up_that_was_lost_is_made_up_for(world):
     node = world.node().join()
     node.upkeep.step()
     assert world.states(child) == ["BLOCKED"]
+    node.wait(HOUR)
     world.advance(2 * SWEEP_INTERVAL)
+    node.lease.step()
+    node.settle()
     node.upkeep.step()
     assert world.states(child) == ["ENQUEUED"]
+    node.settle()
+    assert node.running == [child]
+
+
+def test_what_a_lost_node_held_is_taken_at_once_by_the_one_that_healed_it(world):
+    lost, healer = world.node(), world.node().join()
+    healer.wait(HOUR)
+    [work_id] = world.enqueue()
+    lost.join()
+    healer.upkeep.step()
+    for _ in range(10):
+        world.advance(LEASE / 5)
+        healer.lease.step()
+        healer.settle()
+        healer.upkeep.step()
+    healer.settle()
+    assert healer.running == [work_id]
 
 
 def test_results_whose_retention_has_ended_are_pruned(world):
