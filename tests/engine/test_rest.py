@@ -126,12 +126,12 @@ def test_a_run_that_goes_on_is_no_reason_to_look(world, idle):
 
 
 def test_what_comes_back_is_looked_for(world, idle):
-    node, looks = idle
+    node, _ = idle
     [work] = world.enqueue()
     node.dispatcher.bell_rang()
     node.settle()
     node.settle()
-    looks.clear()
+    assert node.dispatcher.sees_nothing
     node.ended(work, Ending.GIVEN_BACK, -1)
     node.settle()
     assert node.running == [work]
