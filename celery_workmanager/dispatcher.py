@@ -104,7 +104,8 @@ class Dispatcher:
 
     def _on_ended(self, claim: Claim, outcome: Outcome) -> None:
         self._ended.append((claim, outcome))
-        self.rung.set()
+        if not self.rung.is_set():  # it takes a lock to set it
+            self.rung.set()
 
     def revoked(self, claim: Claim) -> None:
         """An operator revoked the task of this claim: its work is cancelled."""

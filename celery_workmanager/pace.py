@@ -18,13 +18,13 @@ SHORT = 0.01
 AHEAD = 0.04
 #: How much work (seconds) goes to a process in one hand-over, and how many works at most.
 HAND_OVER = 0.005
-MOST_TOGETHER = 16
+MOST_TOGETHER = 32
 #: The weight of the newest run in the average.
 _NEWEST = 0.2
 #: An average counts as known after this many runs.
 _ENOUGH = 3
 #: A run is expected to take at least this long: the cost of handing it over.
-_LEAST = 0.0002
+_LEAST = 0.0001
 
 
 class Running(Protocol):

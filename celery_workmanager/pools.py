@@ -7,12 +7,14 @@ thread; what they ask for hops over.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
+import termios
 from collections.abc import Callable
 from pickle import HIGHEST_PROTOCOL, dumps
 from select import PIPE_BUF
-from struct import pack
+from struct import pack, unpack
 from typing import Any
 
 from billiard import get_start_method
@@ -26,8 +28,8 @@ __all__ = ("GEVENT", "PREFORK", "SOLO", "THREADS", "WorkPool", "kind_of", "refus
 logger = logging.getLogger(__name__)
 
 PREFORK, THREADS, SOLO, GEVENT = "prefork", "threads", "solo", "gevent"
-#: A pipe takes so many bytes whole or not at all.
-_WHOLE = PIPE_BUF
+#: How to ask a pipe how much it holds; ``None``: this system can't be asked.
+_CAPACITY: int | None = getattr(fcntl, "F_GETPIPE_SZ", None)
 #: Seconds that a dying process gets to be gone.
 _BREATH = 0.005
 _HOPPING = ("grow", "shrink", "maintain_pool", "terminate_job", "restart")
@@ -89,9 +91,9 @@ class _DirectPool(AsynPool):
     def _written(self, task: Any, fd: int, process: Any) -> bool:
         body = dumps(task, protocol=HIGHEST_PROTOCOL)
         header = pack(">I", len(body))
-        if len(header) + len(body) > _WHOLE:
-            return False
         try:
+            if not _takes_whole(fd, len(header) + len(body)):
+                return False
             os.write(fd, header + body)
         except OSError:  # full, or the process is gone: Celery's way knows what to do
             return False
@@ -102,6 +104,19 @@ class _DirectPool(AsynPool):
         self._busy_workers.add(fd)
         self.write_stats[process.index] += 1
         return True
+
+
+def _takes_whole(fd: int, size: int) -> bool:
+    """Whether a pipe that one process writes to takes so many bytes either whole or not at all."""
+    if size <= PIPE_BUF:
+        return True
+    # What is empty has room for all that it holds.
+    return _CAPACITY is not None and size <= fcntl.fcntl(fd, _CAPACITY) and not _unread(fd)
+
+
+def _unread(fd: int) -> int:
+    count: int = unpack("i", fcntl.ioctl(fd, termios.FIONREAD, pack("i", 0)))[0]
+    return count
 
 
 class WorkPool(prefork.TaskPool):

@@ -7,9 +7,10 @@ results by names, events. A cursor of SQLite's has answered after ten.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Connection, Executable
@@ -44,7 +45,15 @@ class Sentence:
                     return rows
             except connection.dialect.loaded_dbapi.Error as error:
                 raise _as_sqlalchemys(error, connection, None, spoken.text, values) from error
-        return _said(connection, spoken.text, spoken.parameters(values))
+        said: Sequence[Sequence[Any]] = _said(connection, spoken.text, spoken.parameters(values))
+        return said
+
+    def change(self, connection: Connection, values: Mapping[str, Any]) -> int:
+        """Execute it, which returns no rows; returns how many it has changed. Raises DBAPIError."""
+        if not _is_unheard(connection):
+            return int(connection.execute(self._statement, values).rowcount)
+        spoken = self._in_words_of(connection, values)
+        return int(_said(connection, spoken.text, spoken.parameters(values), read=_ROWCOUNT))
 
     def say_each(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Execute it, which returns nothing, for each of `rows`, all with the same names. Raises DBAPIError."""
@@ -151,12 +160,21 @@ def _is_unheard(connection: Connection) -> bool:
     return not (told.before_cursor_execute or told.after_cursor_execute or told.before_execute or told.after_execute)
 
 
-def _said(connection: Connection, words: str, parameters: Any, *, many: bool = False) -> Sequence[Sequence[Any]]:
+def _rows(cursor: Any) -> Sequence[Sequence[Any]]:
+    return cursor.fetchall() if cursor.description else ()
+
+
+_ROWCOUNT = attrgetter("rowcount")
+
+
+def _said(
+    connection: Connection, words: str, parameters: Any, *, many: bool = False, read: Callable[[Any], Any] = _rows
+) -> Any:
     raw, driver = connection.connection, connection.dialect.loaded_dbapi
     cursor = raw.cursor()
     try:
         (cursor.executemany if many else cursor.execute)(words, parameters)
-        return cursor.fetchall() if cursor.description else ()
+        return read(cursor)
     except driver.Error as error:
         raise _as_sqlalchemys(error, connection, cursor, words, parameters) from error
     finally:

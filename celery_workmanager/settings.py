@@ -250,7 +250,7 @@ class Settings:
         10.0, _seconds(0, _DAY), "Seconds that a stopped run has before its process is terminated."
     )
     max_in_flight: int = _setting(
-        128, _whole(1, 100_000), "How many works a node may own at once, running or handed over."
+        256, _whole(1, 100_000), "How many works a node may own at once, running or handed over."
     )
     foreground_wait: float = _setting(
         0.0, _seconds(0, 30 * _DAY), "Seconds that a cold shutdown waits for runs in the foreground."

@@ -218,8 +218,8 @@ class Store(TakingStore):
     def settle(self, verdicts: Sequence[Verdict], taker: Taker | None = None) -> Settled:
         """Write verdicts, each on another work, in one transaction; `held`: not now, try again. Raises DBAPIError.
 
-        `taker` claims works that are unblocked by it. On PostgreSQL those that only finish their works, and those that
-        others have waited for, are transactions before it, which are one statement each.
+        `taker` claims works that are unblocked by it. Those that only finish their works (on PostgreSQL and SQLite) and
+        those that others have waited for (on PostgreSQL) are transactions before it, which are one statement each.
         """
         settled = self._settle_quickly(verdicts, taker)
         others = [verdict for verdict in verdicts if verdict.id not in settled.accepted]
@@ -227,9 +227,10 @@ class Store(TakingStore):
 
     def _settle_quickly(self, verdicts: Sequence[Verdict], taker: Taker | None) -> Settled:
         settled, now = Settled(), self.clock.now()
-        if self.database.dialect != "postgresql" or self.database.is_joined:
+        if self.database.dialect not in ("postgresql", "sqlite") or self.database.is_joined:
             return settled
-        if parents := [verdict for verdict in verdicts if verdict.only_releases]:
+        parents = [verdict for verdict in verdicts if verdict.only_releases]
+        if parents and self.database.dialect == "postgresql":
             settled = self._write_single(lambda conn: succeeding.write(conn, parents, now, taker))
         if plain := [verdict for verdict in verdicts if verdict.is_plain]:
             settled.accepted |= self._write_single(lambda conn: ending.write_plain(conn, plain, now))

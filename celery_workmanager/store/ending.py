@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
@@ -18,6 +19,7 @@ from sqlalchemy import (
     bindparam,
     case,
     func,
+    literal_column,
     select,
     update,
 )
@@ -58,14 +60,12 @@ PARAMETERS: dict[str, Any] = {
 
 
 #: Those that differ even among runs that ended in the same way, and where a verdict has them.
-_OWN: dict[str, Callable[[Verdict], Any]] = {
-    "key": attrgetter("id"),
-    "run": attrgetter("token"),
-    "began": attrgetter("started_at"),
-    "prune": attrgetter("prune_at"),
-    "enqueued": attrgetter("enqueued_at"),
-    "result": attrgetter("output"),
-}
+_PLACES = {
+    "key": "id", "run": "token", "began": "started_at", "prune": "prune_at", "enqueued": "enqueued_at",
+    "result": "output",
+}  # fmt: skip
+_OWN: dict[str, Callable[[Verdict], Any]] = {name: attrgetter(place) for name, place in _PLACES.items()}
+_OWN_TOGETHER = attrgetter(*_PLACES.values())
 #: All others are made of these.
 _SHARED = attrgetter(
     "state", "run_attempt_count", "interruptions", "stop_reason", "finished_at", "run_at", "loses_privilege", "error",
@@ -131,21 +131,29 @@ def given_to(alike: bool) -> Mapping[str, Any]:
     return {name: table.c[name] if name in _OWN else bindparam(name, type_=kind) for name, kind in kinds.items()}
 
 
-def _plain_settlement(alike: bool) -> Update:
-    given = given_to(alike)
-    # Rows that others hold are passed over. What has changed since the claim is not for this statement.
+def _plain_settlement(given: Given) -> Update:
+    # What has changed since the claim is not for this statement.
+    return settlement(update(work), given, begins(given)).where(
+        work.c.generation == given["as_of"], work.c.has_children == 0, work.c.held.is_(None)
+    )
+
+
+def _plain_settlement_of_arrays(alike: bool) -> Update:
+    # Rows that others hold are passed over.
     free = select(work.c.id).where(work.c.id == any_(_IDS)).order_by(work.c.id).with_for_update(skip_locked=True)
     chosen = select(free.cte("free").c.id).scalar_subquery()
-    return (
-        settlement(update(work), given, begins(given))
-        .where(
-            work.c.id == any_(func.array(chosen)),
-            work.c.generation == given["as_of"],
-            work.c.has_children == 0,
-            work.c.held.is_(None),
-        )
-        .returning(work.c.id)
-    )
+    settled = _plain_settlement(given_to(alike)).where(work.c.id == any_(func.array(chosen)))
+    return settled.returning(work.c.id)
+
+
+def _plain_settlement_of_json(alike: bool) -> Update:
+    """The same in SQLite's words: each row of parameters is an array in a JSON text."""
+    row = func.json_each(bindparam("rows", type_=Text)).table_valued("value", name="given").c.value
+    kinds = {**PARAMETERS, "as_of": Integer}
+    listed = list(_OWN if alike else kinds)
+    places: dict[str, Any] = {name: literal_column(f"'$[{at}]'") for at, name in enumerate(listed)}
+    given: dict[str, Any] = {name: func.json_extract(row, at, type_=kinds[name]()) for name, at in places.items()}
+    return _plain_settlement({name: bindparam(name, type_=kind) for name, kind in kinds.items()} | given)
 
 
 def _with_new_input(change: Update, given: Given) -> Update:
@@ -161,7 +169,9 @@ def _settlement_of_read(change: Update, given: Given) -> Update:
 _NEW_INPUT = Many({"key": String, "run": BigInteger, "call": Text}, _with_new_input)
 _SETTLE = Many({**PARAMETERS, "key": String, "begins": SmallInteger}, _settlement_of_read)
 _SETTLE_ARRAYS = _settlement_of_arrays()
-_SETTLE_PLAIN = {alike: Sentence(_plain_settlement(alike)) for alike in (False, True)}
+_SETTLE_PLAIN = {alike: Sentence(_plain_settlement_of_arrays(alike)) for alike in (False, True)}
+_SETTLE_PLAIN_JSON = {alike: Sentence(_plain_settlement_of_json(alike)) for alike in (False, True)}
+_encode = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
 
 
 def write(connection: Connection, verdicts: Sequence[Verdict], found: Mapping[str, Own], now: int) -> None:
@@ -180,18 +190,37 @@ def write(connection: Connection, verdicts: Sequence[Verdict], found: Mapping[st
 
 
 def write_plain(connection: Connection, verdicts: Sequence[Verdict], now: int) -> set[str]:
-    """On PostgreSQL, by one statement, write those of `verdicts` that end a work nothing depends on; returns their ids.
+    """On PostgreSQL and SQLite, by one statement, write those of `verdicts` that end a work nothing depends on.
 
-    The others are as they were: another run may own their works, others may hold them, or there is more to be done.
+    Returns their ids. The others are as they were: another run may own their works, others may hold them, or there is
+    more to be done. On SQLite an id may be missing though its verdict is written: to be found when it is tried again.
     """
-    alike, values = batch(verdicts, now)
-    return {row[0] for row in _SETTLE_PLAIN[alike].say(connection, values)}
+    if connection.dialect.name == "postgresql":
+        alike, values = batch(verdicts, now)
+        return {row[0] for row in _SETTLE_PLAIN[alike].say(connection, values)}
+    # A count, not rows: the driver would ask for the interpreter's lock at each, while the engine waits for it, too.
+    alike = are_alike(verdicts)
+    count = _SETTLE_PLAIN_JSON[alike].change(connection, _as_json(alike, verdicts, now))
+    return {each.id for each in verdicts} if count == len(verdicts) else set()
+
+
+def _as_json(alike: bool, verdicts: Sequence[Verdict], now: int) -> dict[str, Any]:
+    if alike:
+        shared = {name: value for name, value in binds(verdicts[0], now).items() if name not in _OWN}
+        rows: list[Any] = list(map(_OWN_TOGETHER, verdicts))
+        return {**shared, "as_of": verdicts[0].generation, "rows": _encode(rows)}
+    return {"rows": _encode([[*binds(each, now).values(), each.generation] for each in verdicts])}
+
+
+def are_alike(verdicts: Sequence[Verdict]) -> bool:
+    """Whether `verdicts` differ in nothing but what is each one's `_OWN`."""
+    first = _SHARED(verdicts[0])
+    return all(_SHARED(each) == first for each in verdicts)
 
 
 def batch(verdicts: Sequence[Verdict], now: int) -> tuple[bool, dict[str, Any]]:
     """The parameters of all `verdicts`, and whether they are alike: then only what is each one's `_OWN` is a list."""
-    first = _SHARED(verdicts[0])
-    if all(_SHARED(each) == first for each in verdicts):
+    if are_alike(verdicts):
         own = {name: lists.joined([read(each) for each in verdicts]) for name, read in _OWN.items()}
         return True, {**binds(verdicts[0], now), "as_of": verdicts[0].generation, **own}
     generations = lists.joined([each.generation for each in verdicts])
@@ -204,7 +233,7 @@ def by_columns(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
 
 
 def binds(verdict: Verdict, now: int) -> dict[str, Any]:
-    """The parameters of one."""
+    """The parameters of one, in the order of `PARAMETERS`."""
     over = verdict.state.is_finished
     later = not over and verdict.run_at > now
     return {

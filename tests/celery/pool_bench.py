@@ -17,7 +17,7 @@ from celery_workmanager.outcome import Claim
 
 COUNT = int(os.environ.get("POOL_APP_BENCH", "0"))
 BATCH = int(os.environ.get("POOL_APP_BATCH", "1"))
-IN_FLIGHT = 128  # as many as a node may have by default
+IN_FLIGHT = 256  # as many as a node may have by default
 
 
 class BenchNode:

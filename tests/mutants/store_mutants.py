@@ -108,6 +108,13 @@ STORE = (
         ("store/test_pause.py::test_a_lost_run_waits",),
     ),
     Mutant(
+        "that ends by one statement on SQLite are only believed when all were written",
+        "store/ending.py",
+        "return {each.id for each in verdicts} if count == len(verdicts) else set()",
+        "return {each.id for each in verdicts}",
+        ("store/test_short_ways.py::test_an_end_sees_what_was_done_to_its_work_since_it_was_claimed",),
+    ),
+    Mutant(
         "that the end of a work by one statement sees what has changed since that began",
         "store/succeeding.py",
         "and_(before.c.id == locked.c.id, before.c.place == locked.c.place)",

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import event, select, text
+from sqlalchemy import Connection, event, select, text
 from sqlalchemy.exc import DBAPIError
 
 from celery_workmanager.errors import UniqueNameBusy
-from celery_workmanager.outcome import Ending
+from celery_workmanager.outcome import Claim, Ending
 from celery_workmanager.planning import Step
+from celery_workmanager.policies import OutOfQuotaPolicy
 from celery_workmanager.requests import OneTimeWorkRequest
-from celery_workmanager.store import Store
+from celery_workmanager.store import Store, finishing
 from celery_workmanager.tables import NAME_LENGTH, work
-from celery_workmanager.work import State
+from celery_workmanager.verdict import Verdict
+from celery_workmanager.work import State, WorkError
 from tests import services
 from tests.stores import (
     APPEND,
@@ -43,6 +46,7 @@ from tests.stores import (
     together,
     twin,
     users_engine,
+    verdicts,
     wait_until,
 )
 
@@ -210,14 +214,56 @@ def test_an_id_that_is_there_is_skipped_under_a_new_name_too(store: Store):
 # -- the end of a run ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.postgresql
-def test_ends_of_works_that_nothing_depends_on_are_one_statement_a_batch(postgresql: Store):
-    put(postgresql, *(f"w{n}" for n in range(20)))
-    claims = take(postgresql, 20)
-    with said(postgresql) as statements:
-        assert end(postgresql, *claims, output='{"n":1}').accepted == {f"w{n}" for n in range(20)}
-    assert statements == ["WITH"]
-    assert info(postgresql, "w7").output_data == {"n": 1}
+def test_ends_of_works_that_nothing_depends_on_are_one_statement_a_batch(store: Store):
+    put(store, *(f"w{n}" for n in range(20)))
+    claims = take(store, 20)
+    with said(store) as statements:
+        assert end(store, *claims, output='{"n":1}').accepted == {f"w{n}" for n in range(20)}
+    assert statements == ONE_STATEMENT.get(store.database.dialect, ["SELECT", "UPDATE"])
+    assert info(store, "w7").output_data == {"n": 1}
+
+
+ONE_STATEMENT = {"postgresql": ["WITH"], "sqlite": ["UPDATE"]}
+
+
+def settled_alike(store: Store, claims: Sequence[Claim]) -> list[Verdict]:
+    return verdicts(store, claims, Ending.SUCCEEDED, output='{"text":"ü \\u0000 \\"%s\\" ?"}')
+
+
+def settled_unlike(store: Store, claims: Sequence[Claim]) -> list[Verdict]:
+    first, second, *others = claims
+    error = WorkError("ValueError", "“no”", traceback="%s ?").to_json()
+    return [
+        *verdicts(store, [first], Ending.SUCCEEDED, output="{}"),
+        *verdicts(store, [second], Ending.FAILED, error=error),
+        *verdicts(store, others, Ending.FAILED, output='{"n":[1,null]}', started_at=None),
+    ]
+
+
+def step_by_step(store: Store, ends: Sequence[Verdict], connection: Connection) -> object:
+    return finishing.settle(connection, ends, store.clock.now(), store.terms)
+
+
+@pytest.mark.parametrize("settled", [settled_alike, settled_unlike])
+@pytest.mark.parametrize("listens", [False, True])
+def test_an_end_is_the_same_however_it_is_written(
+    store: Store, settled: Callable[[Store, Sequence[Claim]], list[Verdict]], listens: bool
+):
+    found = []
+    for is_short in (True, False):
+        sql(store, "DELETE FROM workmanager_work")
+        put(store, "a", job("b", expires=90, expedited=OutOfQuotaPolicy.DROP_WORK_REQUEST), "c", "d")
+        claims = take(store, 4)
+        start(store, claims[2])
+        ends = settled(store, claims)
+        with heard(store) if listens else nullcontext():
+            if is_short:
+                assert store.settle(ends).accepted == {"a", "b", "c", "d"}
+            else:
+                store.database.run(partial(step_by_step, store, ends))
+        with store.database.plain() as connection:
+            found.append([row._asdict() | {"token": 0} for row in connection.execute(select(work).order_by(work.c.id))])
+    assert found[0] == found[1]
 
 
 def test_an_end_sees_what_was_done_to_its_work_since_it_was_claimed(store: Store):
