@@ -97,6 +97,7 @@ class Database:
         # One connection serves every thread of an in-memory store, so transactions take turns.
         self._turn: Any = threading.RLock() if self.in_memory else nullcontext()
         self._gate: Any = FORK_GATE if self.is_sqlite and not self.in_memory else nullcontext()
+        self._explained = _Explaining(self)
         #: Who is told of what transactions have changed, after they committed.
         self.listener: Listener | None = None
 
@@ -168,7 +169,7 @@ class Database:
     def transaction(self, connection: Connection | None = None, *, relaxed: bool = False) -> Iterator[Connection]:
         """A transaction of our own (`relaxed`: as `engine`), or the caller's `connection`: then it is theirs to end."""
         if connection is not None:
-            with self._explained():
+            with self._explained:
                 if connection.dialect.name == "sqlite":
                     connection.execute(_TAKE_WRITE_LOCK)
                 with mysql.as_guest(connection, self.lock_wait) if is_mysql(connection) else nullcontext():
@@ -176,13 +177,13 @@ class Database:
             return
         # Elsewhere there is no way to be relaxed but to have no transaction.
         relaxed = relaxed and self.dialect in ("sqlite", "postgresql")
-        with self._turn, self._gate, self._explained(), self._begun(relaxed=relaxed) as own:
+        with self._turn, self._gate, self._explained, self._begun(relaxed=relaxed) as own:
             yield own
 
     @contextmanager
     def plain(self, *, relaxed: bool = False) -> Iterator[Connection]:
         """A connection on which each statement is a transaction of its own, or might be: for reading."""
-        with self._turn, self._gate, self._explained():
+        with self._turn, self._gate, self._explained:
             if self.route.is_shared:
                 # What the statements need to have set holds in a transaction only.
                 with self._begun(relaxed=relaxed) as connection:
@@ -229,26 +230,24 @@ class Database:
         told.tell()
         return done
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except WorkManagerError:
-            raise
-        except Exception as error:
-            if _is_missing_table(error):
-                raise self.not_migrated(None) from error
-            if is_lock_timeout(error):
-                raise StoreBusy(self.shown_url, self.lock_wait) from error
-            if self.is_mysql and isinstance(error, DBAPIError) and (sizes := mysql.refused_size(error, self.engine())):
-                raise StatementTooLarge(self.shown_url, *sizes) from error
-            if isinstance(error, TimeoutError):
-                raise StoreUnavailable(self.shown_url, f"no free connection: {error}") from error
-            if is_disconnect(error):
-                raise StoreUnavailable(self.shown_url, self._told(error)) from error
-            if _state(error) in _FORBIDDEN_STATES or (self.is_mysql and _code(error) in _FORBIDDEN_CODES):
-                raise StoreForbidden(self.shown_url, self._told(error)) from error
-            raise
+    def explanation(self, error: Exception) -> WorkManagerError | None:
+        """What an error of the database's means in our words; ``None``: it stands for itself."""
+        found: WorkManagerError | None = None
+        if isinstance(error, WorkManagerError):
+            pass
+        elif _is_missing_table(error):
+            found = self.not_migrated(None)
+        elif is_lock_timeout(error):
+            found = StoreBusy(self.shown_url, self.lock_wait)
+        elif self.is_mysql and isinstance(error, DBAPIError) and (sizes := mysql.refused_size(error, self.engine())):
+            found = StatementTooLarge(self.shown_url, *sizes)
+        elif isinstance(error, TimeoutError):
+            found = StoreUnavailable(self.shown_url, f"no free connection: {error}")
+        elif is_disconnect(error):
+            found = StoreUnavailable(self.shown_url, self._told(error))
+        elif _state(error) in _FORBIDDEN_STATES or (self.is_mysql and _code(error) in _FORBIDDEN_CODES):
+            found = StoreForbidden(self.shown_url, self._told(error))
+        return found
 
     def _told(self, error: BaseException) -> str:
         """What the driver says, in a line without passwords."""
@@ -262,6 +261,20 @@ class Database:
             else:
                 kept.forget()
         self._kept = {}
+
+
+class _Explaining:
+    """Raises the errors of a database in our words (``with``)."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def __enter__(self) -> None:
+        """Nothing yet."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, Exception) and (told := self._database.explanation(error)) is not None:
+            raise told from error
 
 
 def _tried(run: Callable[[], T]) -> T:

@@ -35,7 +35,8 @@ class ForkGate:
         self._mine.depth = depth + 1
         if depth == 0:
             with self._changed:
-                self._changed.wait_for(lambda: not self._forking, PATIENCE)
+                if self._forking:
+                    self._changed.wait_for(lambda: not self._forking, PATIENCE)
                 self._inside += 1
 
     def __exit__(self, *_: object) -> None:
@@ -46,7 +47,8 @@ class ForkGate:
         if depth == 1:
             with self._changed:
                 self._inside -= 1
-                self._changed.notify_all()
+                if self._forking:
+                    self._changed.notify_all()
 
     def _close(self) -> None:
         # A thread that forks in the middle of its own transaction can't be helped, and must not wait for itself.

@@ -140,7 +140,7 @@ class Manager(Enqueuer):
                 for request in step.requests:
                     check_keys(request)
         insertion = self.store.enqueue(steps, self.queue_of, self.join(connection))
-        return Operation(applied=bool(insertion.ids), ids=insertion.ids, skipped_ids=insertion.skipped)
+        return Operation(bool(ids := insertion.ids), ids, insertion.skipped)
 
     def _checked(self, step: Step) -> Step:
         for request in step.requests:

@@ -118,13 +118,14 @@ def judge(claim: Claim, outcome: Outcome, now: int, monotonic: float, terms: Ter
     began = outcome.started_at is not None
     if claim.standing is not None and outcome.ending is Ending.REPLACED:
         outcome = replace(outcome, ending=Ending.FAILED, output=None, error=_IRREPLACEABLE)
+    move = MOVE_OF_ENDING[outcome.ending]
     verdict = Verdict(
         id=claim.id,
         worker=claim.worker,
         node=claim.node,
         token=claim.token,
-        move=MOVE_OF_ENDING[outcome.ending],
-        state=reaches(MOVE_OF_ENDING[outcome.ending]),
+        move=move,
+        state=reaches(move),
         run_attempt_count=claim.run_attempt_count + began,
         interruptions=claim.interruptions,
         started_at=None if outcome.started_at is None else now - round((monotonic - outcome.started_at) * SECOND),

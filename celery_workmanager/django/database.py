@@ -66,7 +66,7 @@ class DjangoDatabase(Database):
             with super().transaction(connection) as theirs:
                 yield theirs
             return
-        with self._explained():
+        with self._explained:
             self._recover()
             with atomic(using=self.alias), engine_over(self.alias).connect() as own, super().transaction(own) as guest:
                 yield guest
@@ -75,7 +75,7 @@ class DjangoDatabase(Database):
     def plain(self, *, relaxed: bool = False) -> Iterator[Connection]:
         """Django's connection as it is: in a transaction, or with each statement one of its own."""
         del relaxed
-        with self._explained():
+        with self._explained:
             self._recover()
             with engine_over(self.alias).connect() as own:
                 yield own
