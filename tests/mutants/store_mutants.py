@@ -108,6 +108,27 @@ STORE = (
         ("store/test_pause.py::test_a_lost_run_waits",),
     ),
     Mutant(
+        "the fencing token, in the statement that ends a batch",
+        "store/ending.py",
+        'settled.where(work.c.id == given["key"], work.c.token == given["run"], state_in(_RUN))',
+        'settled.where(work.c.id == given["key"], state_in(_RUN))',
+        ("store/test_short_ways.py::test_an_end_sees_what_was_done_to_its_work_since_it_was_claimed",),
+    ),
+    Mutant(
+        "that the end of a work which was updated during its run isn't written as it was judged before",
+        "store/ending.py",
+        'work.c.generation == given["as_of"], work.c.has_children == 0,',
+        "work.c.has_children == 0,",
+        ("store/test_short_ways.py::test_an_end_is_kept_as_long_as_an_update_during_the_run_says",),
+    ),
+    Mutant(
+        "that the end of a work on which others have come to depend releases them",
+        "store/ending.py",
+        'given["as_of"], work.c.has_children == 0,',
+        'given["as_of"],',
+        ("store/test_short_ways.py::test_an_end_sees_what_was_done_to_its_work_since_it_was_claimed",),
+    ),
+    Mutant(
         "that ends by one statement on SQLite are only believed when all were written",
         "store/ending.py",
         "return {each.id for each in verdicts} if count == len(verdicts) else set()",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from celery_workmanager.policies import OutOfQuotaPolicy
 from celery_workmanager.requests import OneTimeWorkRequest
 from celery_workmanager.store import Store, finishing
 from celery_workmanager.tables import NAME_LENGTH, work
+from celery_workmanager.timing import SECOND
 from celery_workmanager.verdict import Verdict
 from celery_workmanager.work import State, WorkError
 from tests import services
@@ -280,6 +282,14 @@ def test_an_end_sees_what_was_done_to_its_work_since_it_was_claimed(store: Store
     assert (state(store, "child"), settled.unblocked) == (State.ENQUEUED, 1)
     assert row(store, "held").held is None
     assert state(store, "taken") is State.ENQUEUED
+
+
+def test_an_end_is_kept_as_long_as_an_update_during_the_run_says(store: Store):
+    put(store, "a", "b")
+    claims = take(store, 2)
+    store.update(job("a", keep_results_for_at_least=timedelta(days=3)), "celery")
+    assert end(store, *claims).accepted == {"a", "b"}
+    assert row(store, "a").prune_at - row(store, "b").prune_at == 3 * 86_400 * SECOND
 
 
 @pytest.mark.parametrize("ending", [Ending.SUCCEEDED, Ending.FAILED])
