@@ -38,7 +38,7 @@ class Run:
 
     __slots__ = (
         "_foreground", "_input", "_progress", "claim", "completed", "entered", "input_text", "next_call", "number",
-        "output", "runtime", "shown", "slot", "told",
+        "output", "runtime", "show", "shown", "slot", "told",
     )  # fmt: skip
 
     def __init__(self, runtime: Runtime, claim: Claim, slot: int, number: int, input_text: str) -> None:
@@ -52,8 +52,9 @@ class Run:
         self.entered = False
         #: The output as the store keeps it, once the worker has returned.
         self.output: str | None = None
-        #: The same as Celery shows it.
+        #: The same as Celery shows it, and whether the parent wants to be shown it.
         self.shown: Any = None
+        self.show = True
         #: The arguments of its retry, if they are others.
         self.next_call: str | None = None
         #: What the worker committed itself.

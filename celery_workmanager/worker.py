@@ -16,7 +16,7 @@ from celery.exceptions import Retry
 from celery.utils.serialization import raise_with_context
 
 from celery_workmanager import aliases as other_names
-from celery_workmanager.answers import Replaced, RunStopped, answer, result_text
+from celery_workmanager.answers import Replaced, RunStopped, answer, has_onlookers, result_text
 from celery_workmanager.calls import changed_call, request_from_call
 from celery_workmanager.canvas import applied, replacement
 from celery_workmanager.coroutines import drive, watch_for_stop
@@ -194,9 +194,16 @@ class Worker(Task):
         if run is None or run.entered or (run.claim.worker != self.name and run.claim.worker not in self.aliases):
             return self._called(args, kwargs)
         run.entered = True
+        request = self.request_stack.top
+        if not request.headers:
+            request.headers = None  # as Celery has it, see `tracer`
         with self._watched(run):
             value = self.run(*args, **kwargs)
-        return answer(run, value)
+        shown = answer(run, value)
+        if run.show or request.callbacks or request.chain or has_onlookers(type(self), Worker.__call__):
+            return shown
+        run.shown = None
+        return None
 
     def _called(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         request = self.request_stack.top

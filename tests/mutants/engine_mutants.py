@@ -7,6 +7,27 @@ from tests.mutants.mutant import Mutant
 LEASES = ("engine/test_lease_and_upkeep.py", "engine/test_dispatcher.py")
 ENGINE = (
     Mutant(
+        "that receivers of Celery's signals are shown what a run returns",
+        "answers.py",
+        "if task_success.receivers or task_postrun.receivers or _log",
+        "if _log",
+        ("celery/test_onlookers.py",),
+    ),
+    Mutant(
+        "that a task's own hooks are shown it",
+        "answers.py",
+        "return _has_hooks(kind) or kind.__call__ is not call",
+        "return False",
+        ("celery/test_onlookers.py",),
+    ),
+    Mutant(
+        "that a large hand-over is only written at once into an empty pipe",
+        "pools.py",
+        " and size <= fcntl.fcntl(fd, _CAPACITY) and not _unread(fd)",
+        " and size <= fcntl.fcntl(fd, _CAPACITY)",
+        ("celery/test_pipes.py",),
+    ),
+    Mutant(
         "that runs end before the lease does",
         "lease.py",
         "                self._end_in_time(self._clock.monotonic())\n            self._look",
