@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
+from weakref import ref
 
 from celery import Task
 from celery.exceptions import Ignore, Retry
@@ -59,9 +60,15 @@ def has_onlookers(kind: type, call: Callable[..., Any]) -> bool:
 
     Celery's tracer makes a text of it each time, a fifth of the cost of a short run, for its log and for us.
     """
-    if task_success.receivers or task_postrun.receivers or _log.isEnabledFor(logging.INFO):
+    if _log.isEnabledFor(logging.INFO) or _has_hooks(kind) or kind.__call__ is not call:
         return True
-    return _has_hooks(kind) or kind.__call__ is not call
+    return any(not _is_blind(each) for _, each in (*task_success.receivers, *task_postrun.receivers))
+
+
+def _is_blind(receiver: Any) -> bool:
+    """Whether it is Celery's own for Django, which closes connections after each run and looks at nothing."""
+    called = receiver() if isinstance(receiver, ref) else receiver
+    return getattr(called, "__module__", None) == "celery.fixups.django"
 
 
 @lru_cache(maxsize=1024)

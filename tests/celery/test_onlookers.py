@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from celery import signals
 from celery.app import trace
+from celery.fixups.django import DjangoWorkerFixup
 
 from celery_workmanager import tracer
 from celery_workmanager.outcome import Claim, Ending
@@ -21,7 +22,10 @@ VALUE = {"n": 1}
 
 
 @pytest.fixture
-def here() -> InProcess:
+def here(monkeypatch: pytest.MonkeyPatch) -> InProcess:
+    for each in (signals.task_success, signals.task_postrun):
+        monkeypatch.setattr(each, "receivers", [])  # those of other tests in this process
+        monkeypatch.setattr(each, "sender_receivers_cache", {})
     return InProcess()
 
 
@@ -120,6 +124,15 @@ def test_a_receiver_looks(here: InProcess, texts: list[Any], signal: Any, name: 
         run(here, worker)
     run(here, worker)
     assert (seen, texts) == ([VALUE], [VALUE, None])
+
+
+def test_celerys_own_receiver_for_django_looks_at_nothing(here: InProcess, texts: list[Any]):
+    fixup = DjangoWorkerFixup.__new__(DjangoWorkerFixup)
+    fixup.close_database = lambda **_: None
+    fixup.app = here.app
+    signals.task_postrun.connect(fixup.on_task_postrun)
+    run(here, returning(here))
+    assert texts == [None]
 
 
 def test_the_log_looks(here: InProcess, caplog: pytest.LogCaptureFixture):

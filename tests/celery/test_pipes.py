@@ -51,6 +51,7 @@ def test_a_system_that_does_not_tell_is_not_asked(pipe: tuple[int, int], monkeyp
 def test_a_hand_over_of_any_size_runs_once(tmp_path: Path, size: int):
     with PoolWorker(tmp_path, "-c", "2", batch="32", depth="4") as worker:
         worker.claim("noop", *(f"w{n}" for n in range(320)), input={"n": 7, "text": "x" * size})
-        wait_until(lambda: len(worker.outcomes()) >= 320, 30)
-        assert [each["ending"] for each in worker.outcomes()] == ["SUCCEEDED"] * 320
-        assert len({each["id"] for each in worker.outcomes()}) == 320
+        wait_until(lambda: len(worker.outcomes("SUCCEEDED")) >= 320, 30)
+        assert len({each["id"] for each in worker.outcomes("SUCCEEDED")}) == len(worker.outcomes("SUCCEEDED")) == 320
+        # What waits behind a run that gets no processor for a moment goes back, and comes again.
+        assert {each["ending"] for each in worker.outcomes()} <= {"SUCCEEDED", "GIVEN_BACK"}

@@ -9,15 +9,15 @@ ENGINE = (
     Mutant(
         "that receivers of Celery's signals are shown what a run returns",
         "answers.py",
-        "if task_success.receivers or task_postrun.receivers or _log",
-        "if _log",
+        "    return any(not _is_blind(each) for _, each in (*task_success.receivers, *task_postrun.receivers))",
+        "    return False",
         ("celery/test_onlookers.py",),
     ),
     Mutant(
         "that a task's own hooks are shown it",
         "answers.py",
-        "return _has_hooks(kind) or kind.__call__ is not call",
-        "return False",
+        "or _has_hooks(kind) or kind.__call__ is not call",
+        "",
         ("celery/test_onlookers.py",),
     ),
     Mutant(
