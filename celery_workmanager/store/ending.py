@@ -19,7 +19,6 @@ from sqlalchemy import (
     bindparam,
     case,
     func,
-    literal_column,
     select,
     update,
 )
@@ -150,9 +149,10 @@ def _plain_settlement_of_json(alike: bool) -> Update:
     """The same in SQLite's words: each row of parameters is an array in a JSON text."""
     row = func.json_each(bindparam("rows", type_=Text)).table_valued("value", name="given").c.value
     kinds = {**PARAMETERS, "as_of": Integer}
-    listed = list(_OWN if alike else kinds)
-    places: dict[str, Any] = {name: literal_column(f"'$[{at}]'") for at, name in enumerate(listed)}
-    given: dict[str, Any] = {name: func.json_extract(row, at, type_=kinds[name]()) for name, at in places.items()}
+    listed = _OWN if alike else kinds
+    given: dict[str, Any] = {
+        name: func.json_extract(row, f"$[{at}]", type_=kinds[name]()) for at, name in enumerate(listed)
+    }
     return _plain_settlement({name: bindparam(name, type_=kind) for name, kind in kinds.items()} | given)
 
 
