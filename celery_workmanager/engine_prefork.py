@@ -125,7 +125,7 @@ class PreforkEngine(BaseEngine):
         hard, soft = self._limits(job.flights[0].claim)
         job.handle = pool.apply_async(
             tracer.run_batch,
-            (self.host.eventer() is not None, members),
+            (self._shows(job), members),
             callback=partial(self._returned, job),
             error_callback=partial(self._gone, job),
             timeout_callback=partial(self._timed_out, job),
@@ -134,6 +134,11 @@ class PreforkEngine(BaseEngine):
         )
         self._keep_ticking()
         return job.handle is not None
+
+    def _shows(self, job: Job) -> bool:
+        """Whether task events want to be shown what is returned."""
+        # Of what takes a few milliseconds nobody is missed who comes meanwhile.
+        return self.host.eventer() is not None and (len(job.flights) == 1 or self.host.events.is_heard)
 
     def _gone(self, job: Job, einfo: Any) -> None:
         exc = einfo.exception

@@ -49,9 +49,13 @@ class TaskEvents:
         self._theirs: Any = None
         self._ours: Any = None
         self._audience: Audience | None = None
-        #: Somebody got what was sent last, as far as is known.
         self._is_heard = True
         self._hurry = threading.Event()
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether somebody got what was sent last, as far as is known."""
+        return self._is_heard
 
     def send(self, kind: str, fields: Fields) -> None:
         """Send an event, of this moment. Any thread."""
