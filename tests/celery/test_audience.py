@@ -9,6 +9,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from time import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,10 @@ from celery.events import EventDispatcher
 
 from celery_workmanager import task_events
 from celery_workmanager.audience import Audience, BoundQueues, Subscribers, audience_of
+from celery_workmanager.engine_prefork import PreforkEngine
+from celery_workmanager.flights import Flight, Job
+from celery_workmanager.outcome import Claim
+from celery_workmanager.request import RequestHost, WorkRequest
 from celery_workmanager.task_events import TaskEvents
 from tests.celery.events_worker import filesystem
 from tests.celery.pool_worker import wait_until
@@ -159,6 +164,25 @@ def test_when_the_last_listener_has_gone_nothing_is_made_any_more(stage):
 
 
 @pytest.mark.redis
+@pytest.mark.parametrize("stage", KNOWING, indirect=True)
+def test_what_several_short_works_return_is_shown_to_who_listens(stage):
+    host = RequestHost(stage.app, "here", lambda *_: None, max_interruptions=1)
+    host.events, host.consumer = stage.events, SimpleNamespace(event_dispatcher=stage.dispatcher)
+    engine = PreforkEngine.__new__(PreforkEngine)
+    engine.host = host
+    claim = Claim("w", "shop.bake", "q", 1, "n", 0, 0, 0, ["{}"])
+    alone, together = (Job([Flight(claim, WorkRequest(claim, None, host))] * count) for count in (1, 2))
+    assert (engine._shows(alone), engine._shows(together)) == (True, True)
+    stage.tell("first")
+    stage.tell("second")
+    assert (engine._shows(alone), engine._shows(together)) == (True, False)
+    with stage.listener():
+        stage.tell("third")
+        assert (engine._shows(alone), engine._shows(together)) == (True, True)
+    host.consumer = None
+    assert (engine._shows(alone), engine._shows(together)) == (False, False)
+
+
 @pytest.mark.parametrize("stage", ["redis"], indirect=True)
 def test_who_listens_to_workers_alone_is_no_audience_of_tasks(stage):
     """As every worker does (gossip)."""
