@@ -58,7 +58,7 @@ def answer(run: Run, value: Any) -> Any:
 def has_onlookers(kind: type, call: Callable[..., Any]) -> bool:
     """Whether anybody is shown what a run of a task of this class returns; `call`: the ``__call__`` that hands it on.
 
-    Celery's tracer makes a text of it each time, a fifth of the cost of a short run, for its log and for us.
+    Celery's tracer makes a text of it each time, a tenth of the cost of a short run, for its log and for us.
     """
     if _log.isEnabledFor(logging.INFO) or _has_hooks(kind) or kind.__call__ is not call:
         return True

@@ -194,7 +194,7 @@ def _request(task: Any, run: Run) -> dict[str, Any]:
         "argsrepr": None,
         "kwargsrepr": None,
         "stamps": {},
-        # Without any, Celery looks through all of these for some that aren't its own: an eighth of a short run.
+        # Without any, Celery looks through all of these for some that aren't its own: a tenth of a short run.
         "headers": {},
     }
     if "expires" in claim.options:

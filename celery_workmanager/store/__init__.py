@@ -229,8 +229,8 @@ class Store(TakingStore):
         settled, now = Settled(), self.clock.now()
         if self.database.dialect not in ("postgresql", "sqlite") or self.database.is_joined:
             return settled
-        parents = [verdict for verdict in verdicts if verdict.only_releases]
-        if parents and self.database.dialect == "postgresql":
+        is_postgresql = self.database.dialect == "postgresql"
+        if is_postgresql and (parents := [verdict for verdict in verdicts if verdict.only_releases]):
             settled = self._write_single(lambda conn: succeeding.write(conn, parents, now, taker))
         if plain := [verdict for verdict in verdicts if verdict.is_plain]:
             settled.accepted |= self._write_single(lambda conn: ending.write_plain(conn, plain, now))

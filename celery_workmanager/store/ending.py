@@ -58,13 +58,15 @@ PARAMETERS: dict[str, Any] = {
 }
 
 
+#: The same with the generation that was judged; and each as what all verdicts of a batch have in common.
+_JUDGED = {**PARAMETERS, "as_of": Integer}
+_SAME: dict[str, Any] = {name: bindparam(name, type_=kind) for name, kind in _JUDGED.items()}
 #: Those that differ even among runs that ended in the same way, and where a verdict has them.
-_PLACES = {
+_OWN = {
     "key": "id", "run": "token", "began": "started_at", "prune": "prune_at", "enqueued": "enqueued_at",
     "result": "output",
 }  # fmt: skip
-_OWN: dict[str, Callable[[Verdict], Any]] = {name: attrgetter(place) for name, place in _PLACES.items()}
-_OWN_TOGETHER = attrgetter(*_PLACES.values())
+_own_of: Callable[[Verdict], tuple[Any, ...]] = attrgetter(*_OWN.values())
 #: All others are made of these.
 _SHARED = attrgetter(
     "state", "run_attempt_count", "interruptions", "stop_reason", "finished_at", "run_at", "loses_privilege", "error",
@@ -123,11 +125,9 @@ def _settlement_of_arrays() -> Update:
 
 def given_to(alike: bool) -> Mapping[str, Any]:
     """The parameters of a batch (see `batch`) as columns, with the generation that was judged, ``as_of``."""
-    kinds = {**PARAMETERS, "as_of": Integer}
     if not alike:
-        return lists.table_of(kinds).c  # type: ignore[no-any-return]
-    table = lists.table_of({name: kinds[name] for name in _OWN})
-    return {name: table.c[name] if name in _OWN else bindparam(name, type_=kind) for name, kind in kinds.items()}
+        return lists.table_of(_JUDGED).c  # type: ignore[no-any-return]
+    return _SAME | dict(lists.table_of({name: _JUDGED[name] for name in _OWN}).c.items())
 
 
 def _plain_settlement(given: Given) -> Update:
@@ -148,12 +148,10 @@ def _plain_settlement_of_arrays(alike: bool) -> Update:
 def _plain_settlement_of_json(alike: bool) -> Update:
     """The same in SQLite's words: each row of parameters is an array in a JSON text."""
     row = func.json_each(bindparam("rows", type_=Text)).table_valued("value", name="given").c.value
-    kinds = {**PARAMETERS, "as_of": Integer}
-    listed = _OWN if alike else kinds
-    given: dict[str, Any] = {
-        name: func.json_extract(row, f"$[{at}]", type_=kinds[name]()) for at, name in enumerate(listed)
-    }
-    return _plain_settlement({name: bindparam(name, type_=kind) for name, kind in kinds.items()} | given)
+    listed = enumerate(_OWN if alike else _JUDGED)
+    return _plain_settlement(
+        _SAME | {name: func.json_extract(row, f"$[{at}]", type_=_JUDGED[name]()) for at, name in listed}
+    )
 
 
 def _with_new_input(change: Update, given: Given) -> Update:
@@ -171,7 +169,6 @@ _SETTLE = Many({**PARAMETERS, "key": String, "begins": SmallInteger}, _settlemen
 _SETTLE_ARRAYS = _settlement_of_arrays()
 _SETTLE_PLAIN = {alike: Sentence(_plain_settlement_of_arrays(alike)) for alike in (False, True)}
 _SETTLE_PLAIN_JSON = {alike: Sentence(_plain_settlement_of_json(alike)) for alike in (False, True)}
-_encode = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
 
 
 def write(connection: Connection, verdicts: Sequence[Verdict], found: Mapping[str, Own], now: int) -> None:
@@ -207,9 +204,9 @@ def write_plain(connection: Connection, verdicts: Sequence[Verdict], now: int) -
 def _as_json(alike: bool, verdicts: Sequence[Verdict], now: int) -> dict[str, Any]:
     if alike:
         shared = {name: value for name, value in binds(verdicts[0], now).items() if name not in _OWN}
-        rows: list[Any] = list(map(_OWN_TOGETHER, verdicts))
-        return {**shared, "as_of": verdicts[0].generation, "rows": _encode(rows)}
-    return {"rows": _encode([[*binds(each, now).values(), each.generation] for each in verdicts])}
+        return {**shared, "as_of": verdicts[0].generation, "rows": json.dumps(list(map(_own_of, verdicts)))}
+    rows = ((binds(each, now), each.generation) for each in verdicts)
+    return {"rows": json.dumps([[*map(row.__getitem__, PARAMETERS), as_of] for row, as_of in rows])}
 
 
 def are_alike(verdicts: Sequence[Verdict]) -> bool:
@@ -221,7 +218,8 @@ def are_alike(verdicts: Sequence[Verdict]) -> bool:
 def batch(verdicts: Sequence[Verdict], now: int) -> tuple[bool, dict[str, Any]]:
     """The parameters of all `verdicts`, and whether they are alike: then only what is each one's `_OWN` is a list."""
     if are_alike(verdicts):
-        own = {name: lists.joined([read(each) for each in verdicts]) for name, read in _OWN.items()}
+        columns = zip(*map(_own_of, verdicts), strict=True)
+        own = {name: lists.joined(column) for name, column in zip(_OWN, columns, strict=True)}
         return True, {**binds(verdicts[0], now), "as_of": verdicts[0].generation, **own}
     generations = lists.joined([each.generation for each in verdicts])
     return False, {**by_columns([binds(each, now) for each in verdicts]), "as_of": generations}
@@ -233,7 +231,7 @@ def by_columns(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
 
 
 def binds(verdict: Verdict, now: int) -> dict[str, Any]:
-    """The parameters of one, in the order of `PARAMETERS`."""
+    """The parameters of one."""
     over = verdict.state.is_finished
     later = not over and verdict.run_at > now
     return {
