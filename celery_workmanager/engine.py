@@ -204,7 +204,7 @@ class BaseEngine:
                 logger.exception("Error in the engine, in %s", getattr(what, "__name__", what))
 
     def _take(self, batch: Sequence[Claim]) -> None:
-        flights = [self._received(claim) for claim in batch]
+        flights = [self._received(claim, is_short=len(batch) > 1) for claim in batch]
         together: list[Flight] = []
         for flight in flights:
             if flight.over:
@@ -217,10 +217,10 @@ class BaseEngine:
             self._enqueue(together)
         self._pump()
 
-    def _received(self, claim: Claim) -> Flight:
+    def _received(self, claim: Claim, *, is_short: bool) -> Flight:
         flight = Flight(claim, WorkRequest(claim, self._tasks.get(claim.worker), self.host))
         try:
-            flight.request.receive()
+            flight.request.receive(is_short=is_short)
         except Exception:  # a listener of the user's: the work runs all the same
             logger.exception("Error in telling Celery that %s[%s] was received", claim.worker, claim.id)
         if self._giving_back:

@@ -57,7 +57,7 @@ class Landing:
     def _tell_celery(self, flight: Flight, outcome: Outcome, shown: str | None) -> None:
         if outcome.started_at is not None and not flight.announced:
             flight.announced = True
-            flight.request.accept(self._slots.pid(flight.slot), outcome.started_at)
+            flight.request.accept(self._slots.pid(flight.slot), outcome.started_at, is_over=True)
         is_cancelled = flight.stop in _CANCELLED and outcome.ending in _UNDONE
         flight.request.finish(outcome, shown, cancelled=flight.stop if is_cancelled else None)
 

@@ -99,6 +99,8 @@ class WorkRequest(Request):
     #: The signal that an operator chose to end it by.
     signum: int | None = None
     _is_timing_out = False
+    #: When it was received (seconds since 1970), until that is told.
+    _received_at: float | None = None
     groups: ClassVar[list[Any]] = []
     stamps = property(lambda self: facts_of(self.claim.options).get("stamps", {}))
     stamped_headers = property(lambda self: list(self.stamps))
@@ -168,8 +170,11 @@ class WorkRequest(Request):
 
     # What happens to it, in order
 
-    def receive(self) -> None:
-        """Tell that the work was received: counters, log, signal, event."""
+    def receive(self, *, is_short: bool = False) -> None:
+        """Tell that the work was received: counters, log, signal, event.
+
+        While nobody listens, events of one that `is_short` are told together, when it ends or after all takes a while.
+        """
         state.task_reserved(self)
         shown = None
         if _received_logger.isEnabledFor(logging.INFO):
@@ -179,7 +184,10 @@ class WorkRequest(Request):
         consumer = self.host.consumer
         if signals.task_received.receivers:
             signals.task_received.send(sender=consumer, request=self)
-        self._tell("task-received", self._received if shown is None else partial(self._received, shown))
+        if is_short and not self.host.events.is_heard:
+            self._received_at = time()
+        else:
+            self._tell("task-received", self._received if shown is None else partial(self._received, shown))
         for callback in getattr(consumer, "on_task_message", None) or ():
             callback(self)
 
@@ -192,12 +200,15 @@ class WorkRequest(Request):
             "eta": eta and eta.isoformat(), "expires": expires and expires.isoformat(),
         }  # fmt: skip
 
-    def accept(self, pid: int, started_at: float) -> None:
-        """Tell that it started at ``started_at`` (``time.monotonic()``)."""
+    def accept(self, pid: int, started_at: float, *, is_over: bool = False) -> None:
+        """Tell that it started at ``started_at`` (``time.monotonic()``); `is_over`: its end is told at once."""
         self.worker_pid = pid
         self.time_start = time() - (monotonic() - started_at)
         state.task_accepted(self)
-        self._tell("task-started", {"uuid": self.id})
+        if self._received_at is None:
+            self._tell("task-started", {"uuid": self.id})
+        elif not is_over:
+            self._tell_beginning()
 
     def finish(self, outcome: Outcome, shown: str | None, *, cancelled: StopReason | None = None) -> None:
         """Tell how it ended (`shown`: its result, or its exception). The engine calls it once.
@@ -250,9 +261,22 @@ class WorkRequest(Request):
         self._tell(kind, {"uuid": self.id, **fields})
 
     def _tell(self, kind: str, fields: Fields) -> None:
-        task, host = self._task, self.host
-        if (task is None or task.send_events) and host.eventer() is not None:
-            host.events.send(kind, fields)
+        if self._received_at is not None:
+            self._tell_beginning()
+        if self._sends_events:
+            self.host.events.send(kind, fields)
+
+    @property
+    def _sends_events(self) -> bool:
+        return (self._task is None or self._task.send_events) and self.host.eventer() is not None
+
+    def _tell_beginning(self) -> None:
+        """Tell what was put off, as of the moments when it happened."""
+        received_at, self._received_at = self._received_at, None
+        if self._sends_events:
+            self.host.events.send("task-received", self._received, received_at)
+            if self.time_start is not None:
+                self.host.events.send("task-started", {"uuid": self.id}, self.time_start)
 
     def send_event(self, type: str, **fields: Any) -> None:
         """Send a task event that Celery's own code asks for."""

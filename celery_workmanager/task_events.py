@@ -57,8 +57,8 @@ class TaskEvents:
         """Whether somebody got what was sent last, as far as is known."""
         return self._is_heard
 
-    def send(self, kind: str, fields: Fields) -> None:
-        """Send an event, of this moment. Any thread."""
+    def send(self, kind: str, fields: Fields, moment: float | None = None) -> None:
+        """Send an event of this moment (seconds since 1970), by default of now. Any thread."""
         waiting = len(self._told)
         if waiting == _MANY:
             self._hurry.set()
@@ -66,7 +66,7 @@ class TaskEvents:
             if waiting >= _MOST:
                 return
             fields = _made(fields)
-        self._told.append((kind, time(), fields))
+        self._told.append((kind, moment or time(), fields))
         # Whoever sends clears it before it looks: it is asked once too often rather than not at all.
         if not self._is_asked:
             self._is_asked = True

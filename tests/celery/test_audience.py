@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
-from time import time
+from time import monotonic, time
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,11 +16,11 @@ import pytest
 from celery import Celery
 from celery.events import EventDispatcher
 
-from celery_workmanager import task_events
+from celery_workmanager import embedded, task_events
 from celery_workmanager.audience import Audience, BoundQueues, Subscribers, audience_of
 from celery_workmanager.engine_prefork import PreforkEngine
 from celery_workmanager.flights import Flight, Job
-from celery_workmanager.outcome import Claim
+from celery_workmanager.outcome import Claim, Ending, Outcome
 from celery_workmanager.request import RequestHost, WorkRequest
 from celery_workmanager.task_events import TaskEvents
 from tests.celery.events_worker import filesystem
@@ -56,6 +56,12 @@ class Stage:
         go_on.set()
         self.events.flush(20)
         return told_at
+
+    def work(self, name: str = "w") -> WorkRequest:
+        """A work whose events are told here."""
+        host = RequestHost(self.app, "here", lambda *_: None, max_interruptions=1)
+        host.events, host.consumer = self.events, SimpleNamespace(event_dispatcher=self.dispatcher)
+        return WorkRequest(Claim(name, "shop.bake", "q", 1, "n", 0, 0, 0, ["{}"]), None, host)
 
     def _make(self, name: str) -> dict[str, Any]:
         self.made.append(name)
@@ -94,6 +100,7 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
     app.conf.event_queue_prefix = "audience-test"
     app.conf.event_exchange = f"celeryev-test-{next(_numbers)}"  # in memory a queue stays bound for ever
     if broker == "filesystem":
+        embedded.install()
         app.conf.broker_transport_options = filesystem(tmp_path)
     stage = Stage(app)
     with stage.connection:
@@ -166,12 +173,10 @@ def test_when_the_last_listener_has_gone_nothing_is_made_any_more(stage):
 @pytest.mark.redis
 @pytest.mark.parametrize("stage", KNOWING, indirect=True)
 def test_what_several_short_works_return_is_shown_to_who_listens(stage):
-    host = RequestHost(stage.app, "here", lambda *_: None, max_interruptions=1)
-    host.events, host.consumer = stage.events, SimpleNamespace(event_dispatcher=stage.dispatcher)
+    request = stage.work()
     engine = PreforkEngine.__new__(PreforkEngine)
-    engine.host = host
-    claim = Claim("w", "shop.bake", "q", 1, "n", 0, 0, 0, ["{}"])
-    alone, together = (Job([Flight(claim, WorkRequest(claim, None, host))] * count) for count in (1, 2))
+    engine.host = request.host
+    alone, together = (Job([Flight(request.claim, request)] * count) for count in (1, 2))
     assert (engine._shows(alone), engine._shows(together)) == (True, True)
     stage.tell("first")
     stage.tell("second")
@@ -179,8 +184,66 @@ def test_what_several_short_works_return_is_shown_to_who_listens(stage):
     with stage.listener():
         stage.tell("third")
         assert (engine._shows(alone), engine._shows(together)) == (True, True)
-    host.consumer = None
+    request.host.consumer = None
     assert (engine._shows(alone), engine._shows(together)) == (False, False)
+
+
+def end(request: WorkRequest) -> None:
+    """Let it end, and its end be written."""
+    outcome = Outcome(Ending.SUCCEEDED, runtime=0.5)
+    request.finish(outcome, "'cake'")
+    assert request.claim.told is not None
+    request.claim.told(outcome)
+
+
+LIFE = ["task-received", "task-started", "task-succeeded"]
+
+
+@pytest.mark.parametrize("stage", KNOWING, indirect=True)
+def test_who_comes_during_a_short_run_hears_its_whole_life_when_it_ends(stage):
+    stage.tell("first")
+    stage.tell("second")
+    request, gone = stage.work(), stage.work("given back")
+    for each in (gone, request):
+        each.receive(is_short=True)
+        each.accept(7, monotonic(), is_over=True)
+    gone.finish(Outcome(Ending.GIVEN_BACK), None)
+    ended = time()
+    with stage.listener() as seen:
+        end(request)
+        wait_until(lambda: len(names(seen)) >= 3, 20)
+    told = sorted((each for each in seen if each.get("uuid") == "w"), key=lambda each: each["clock"])
+    assert [each["type"] for each in told] == LIFE
+    received, started, succeeded = (each["timestamp"] for each in told)
+    assert received <= ended < succeeded
+    assert started == request.time_start
+    assert told[-1]["result"] == "'cake'"
+
+
+@pytest.mark.parametrize("stage", KNOWING, indirect=True)
+def test_a_run_that_was_thought_short_is_told_while_it_lasts(stage):
+    stage.tell("first")
+    stage.tell("second")
+    request = stage.work()
+    request.receive(is_short=True)
+    with stage.listener() as seen:
+        request.accept(7, monotonic())
+        wait_until(lambda: len(names(seen)) == 2, 20)
+        end(request)
+        wait_until(lambda: len(names(seen)) == 3, 20)
+    told = sorted((each for each in seen if "uuid" in each), key=lambda each: each["clock"])
+    assert [each["type"] for each in told] == LIFE
+
+
+@pytest.mark.parametrize("stage", ["memory"], indirect=True)
+def test_a_short_run_is_told_as_it_goes_where_somebody_listens(stage):
+    with stage.listener() as seen:
+        stage.tell("first")
+        request = stage.work()
+        request.receive(is_short=True)
+        wait_until(lambda: [each["type"] for each in seen if each.get("uuid") == "w"] == LIFE[:1], 20)
+        request.accept(7, monotonic(), is_over=True)
+        wait_until(lambda: [each["type"] for each in seen if each.get("uuid") == "w"] == LIFE[:2], 20)
 
 
 @pytest.mark.parametrize("stage", ["redis"], indirect=True)
