@@ -13,7 +13,7 @@ from tests.chaos.history import Step
 from tests.chaos.journal import Notes
 from tests.chaos.runs import Faults, Line, Run, repeats, runs_of
 
-#: Seconds beyond a lease within which what a lost node ran must run again.
+#: Seconds beyond a lease within which what a lost node ran must wait for the next one again, and run if it is its turn.
 GRACE = 2.0
 #: Which state may follow which, written down once more: the product's own table is what is audited.
 _LEGAL = {
@@ -58,7 +58,10 @@ class Audit:
         self._gone = {step.work for step in evidence.steps if step.became is None}
         #: Runs that followed another one of the same work, by reason.
         self.again = Counter[str]()
-        #: Seconds from each node's death to the re-run of what it ran, where nothing else was in the way.
+        #: When each run lost its work (monotonic seconds), by its token.
+        self._lost_at = {step.owner: step.at for step in evidence.steps if step.owner not in (None, step.heir)}
+        #: Seconds from each node's death until what it ran waited for the next one again, where nothing else was in the
+        #: way; of what was looked at in the last act, when nothing waited before it: until it ran again.
         self.delays: list[float] = []
         checks = {
             "lost": self._lost,
@@ -72,7 +75,7 @@ class Audit:
             "unexplained repeats": self._repeated,
             "runs that overlap, of a node that wasn't frozen": self._overlapping,
             "halves of an enqueue": self._halves,
-            f"re-runs later than lease + {GRACE:g} s": self._late,
+            f"back later than lease + {GRACE:g} s": self._late,
             "other": self._other,
         }
         self.found = {promise: list(check()) for promise, check in checks.items()}
@@ -224,9 +227,10 @@ class Audit:
                 cut_short = first.ended is None or first.ended > death.at
                 if first.node != death.pid or not (first.begun < death.at < second.begun) or not cut_short:
                     continue
-                if self.faults.disturbs(death.at - self._evidence.lease, second.begun, but=death):
+                again = second.begun if first.work in self.notes.watched else self._lost_at[first.token]
+                if self.faults.disturbs(death.at - self._evidence.lease, again, but=death):
                     continue
-                self.delays.append(delay := second.begun - death.at)
+                self.delays.append(delay := again - death.at)
                 if delay > self._evidence.lease + GRACE:
                     yield f"{delay:.1f} s after {death}: {first} {second}"
 

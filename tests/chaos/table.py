@@ -59,7 +59,7 @@ ROWS: dict[str, Value] = {
     "faults": _sum(lambda storm: len(storm.audit.notes.faults)),
     "kinds of faults": lambda storms: len({fault.kind for storm in storms for fault in storm.audit.notes.faults}),
     "faults by kind": _by_kind(lambda storm: Counter(fault.kind for fault in storm.audit.notes.faults)),
-    "longest from a node's death to the re-run": _slowest,
+    "longest until a dead node's work was back": _slowest,
 }
 
 
