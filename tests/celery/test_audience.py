@@ -9,7 +9,6 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from time import monotonic, time
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,6 +30,13 @@ pytestmark = pytest.mark.timeout(60)
 KINDS = {"redis": Subscribers, "memory": BoundQueues, "filesystem": BoundQueues, "rabbitmq": Audience}
 KNOWING = [pytest.param("redis", marks=pytest.mark.redis), "memory", "filesystem"]
 _numbers = count()
+
+
+class Consumer:
+    """What a request needs of Celery's."""
+
+    def __init__(self, dispatcher: EventDispatcher) -> None:
+        self.event_dispatcher = dispatcher
 
 
 class Stage:
@@ -60,7 +66,7 @@ class Stage:
     def work(self, name: str = "w") -> WorkRequest:
         """A work whose events are told here."""
         host = RequestHost(self.app, "here", lambda *_: None, max_interruptions=1)
-        host.events, host.consumer = self.events, SimpleNamespace(event_dispatcher=self.dispatcher)
+        host.events, host.consumer = self.events, Consumer(self.dispatcher)
         return WorkRequest(Claim(name, "shop.bake", "q", 1, "n", 0, 0, 0, ["{}"]), None, host)
 
     def _make(self, name: str) -> dict[str, Any]:
