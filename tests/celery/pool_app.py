@@ -6,6 +6,7 @@ A test appends lines of JSON to ``claims``; the worker appends one line for each
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -57,6 +58,12 @@ def noop(n: int, text: str = "") -> dict[str, int]:
 def mark(self: Any) -> None:
     """Leave a mark and end."""
     note("ran", id=self.work_id)
+
+
+@app.task(base=Worker)
+def look_for_cycles() -> dict[str, Any]:
+    """How Python looks for cycles here."""
+    return {"pid": os.getpid(), "frozen": gc.get_freeze_count(), "threshold": gc.get_threshold()}
 
 
 @app.task(base=Worker, bind=True)
@@ -140,7 +147,7 @@ class ToyNode:
         self.thread.start()
         children = getattr(self.worker.pool, "_pool", None)
         pids = [child.pid for child in children._pool] if children else []
-        note("outcomes", event="ready", children=pids, parent=os.getpid())
+        note("outcomes", event="ready", children=pids, parent=os.getpid(), threshold=gc.get_threshold())
 
     def _started(self, claim: Claim, at: float) -> None:
         note("outcomes", event="started", id=claim.id)

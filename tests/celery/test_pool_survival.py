@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from celery_workmanager import engine_prefork
 from tests.celery.pool_worker import PoolWorker, wait_until
 from tests.services import RedisServer
 
@@ -125,6 +127,32 @@ class TestBroker:
         all_done(worker, 20)
         worker.send(signal.SIGTERM)
         assert worker.ends() == 0
+
+
+class TestCycles:
+    """Python's search for cycles: what is there when the pool forks is left out, and only the worker itself waits."""
+
+    def test_runs_are_searched_as_ever_and_the_worker_less_often(self, start: Start) -> None:
+        worker = start()
+        (ready,) = worker.events("ready")
+        usual = list(gc.get_threshold())
+        assert ready["threshold"] == [engine_prefork._YOUNG, *usual[1:]]
+        worker.claim("look_for_cycles", "first")
+        first = json.loads(worker.outcome("first")["output"])
+        for pid in worker.children():
+            os.kill(pid, signal.SIGKILL)
+        worker.claim("look_for_cycles", "second")
+        second = json.loads(worker.outcome("second")["output"])
+        assert second["pid"] not in ready["children"], "forked when the worker had begun to wait"
+        for run in (first, second):
+            assert run["threshold"] == usual
+            assert run["frozen"] > 50_000, "Celery and SQLAlchemy alone"
+
+    @pytest.mark.parametrize("first", [0, 50_000], ids=["off", "rarer still"])
+    def test_what_somebody_has_set_is_left(self, first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(gc, "get_threshold", lambda: (first, 5, 5))
+        monkeypatch.setattr(gc, "set_threshold", lambda *_: pytest.fail("expected nothing to be set"))
+        engine_prefork._gather_more()
 
 
 class TestKills:

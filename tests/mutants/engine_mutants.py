@@ -56,6 +56,20 @@ ENGINE = (
         ("celery/test_embedded.py",),
     ),
     Mutant(
+        "that processes which are forked later look for cycles as ever",
+        "engine_prefork.py",
+        "        os.register_at_fork(after_in_child=partial(gc.set_threshold, *before))\n",
+        "",
+        ("celery/test_pool_survival.py",),
+    ),
+    Mutant(
+        "that what is imported is left out of the search for cycles",
+        "engine_prefork.py",
+        "        gc.freeze()\n",
+        "",
+        ("celery/test_pool_survival.py",),
+    ),
+    Mutant(
         "that a large hand-over is only written at once into an empty pipe",
         "pools.py",
         " and size <= fcntl.fcntl(fd, _CAPACITY) and not _unread(fd)",
