@@ -14,6 +14,7 @@ from queue import Empty
 from typing import Any
 
 from kombu import transport as kombu_transports
+from kombu.exceptions import ChannelError
 from kombu.transport import TRANSPORT_ALIASES, filesystem
 from kombu.utils.json import loads
 
@@ -34,11 +35,17 @@ class Channel(filesystem.Channel):
                 taken = Path(shutil.move(message, folder))
             except OSError:  # another reader was quicker
                 continue
+            return loads(self._read(taken))
+        raise Empty
+
+    def _read(self, taken: Path) -> str:
+        try:
             text = taken.read_text(encoding="utf-8")
             if not self.store_processed:
                 taken.unlink()
-            return loads(text)
-        raise Empty
+        except OSError as error:
+            raise ChannelError(f"expected a message that can be read, got: {error}") from error
+        return text
 
 
 def _is_written(message: Path) -> bool:

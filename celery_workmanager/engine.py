@@ -204,7 +204,7 @@ class BaseEngine:
                 logger.exception("Error in the engine, in %s", getattr(what, "__name__", what))
 
     def _take(self, batch: Sequence[Claim]) -> None:
-        flights = [self._received(claim, is_short=len(batch) > 1) for claim in batch]
+        flights = [self._received(claim, is_short=self.supports_batches and len(batch) > 1) for claim in batch]
         together: list[Flight] = []
         for flight in flights:
             if flight.over:

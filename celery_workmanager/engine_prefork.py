@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 PATIENCE = 3.0
 #: How many objects gather before this process looks for cycles among them. A work leaves none, but it is a dozen
 #: objects that live until its end is written, so that Python's own 700 would look at them again and again.
-_YOUNG = 30_000
+_YOUNG = 10_000
 
 
 class PreforkEngine(BaseEngine):

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 #: Seconds between two looks at a part of the blocked works.
 SWEEP_INTERVAL = 10.0
 #: Seconds between two steps, at least.
-BREATH = 0.02
+BREATH = 0.015
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from queue import Empty
 
 import pytest
 from kombu.connection import Connection
+from kombu.exceptions import ChannelError
 from kombu.transport import filesystem
 
 from celery_workmanager import embedded
@@ -90,9 +91,22 @@ def test_processed_messages_are_kept_where_that_was_asked_for(channel, tmp_path)
     assert [each.name for each in (tmp_path / "read").iterdir()] == [path.name]
 
 
+def test_a_message_that_cannot_be_read_is_an_error_of_the_channel(channel, monkeypatch):
+    """As Kombu has it, whose callers expect no other."""
+    _file(channel, "1_unreadable", {"letter": 1})
+
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(ChannelError, match="expected a message that can be read, got: not yours"):
+        channel._get(_QUEUE)
+
+
 _LATE = """
 from celery import Celery
 from kombu.connection import Connection
+from kombu.exceptions import ChannelError
 from kombu.transport import filesystem
 from celery_workmanager import WorkManager
 
