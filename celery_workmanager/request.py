@@ -170,7 +170,7 @@ class WorkRequest(Request):
 
     # What happens to it, in order
 
-    def receive(self, *, is_short: bool = False) -> None:
+    def receive(self, *, is_short: bool) -> None:
         """Tell that the work was received: counters, log, signal, event.
 
         While nobody listens, events of one that `is_short` are told together, when it ends or after all takes a while.

@@ -227,7 +227,9 @@ class Audit:
                 cut_short = first.ended is None or first.ended > death.at
                 if first.node != death.pid or not (first.begun < death.at < second.begun) or not cut_short:
                     continue
-                again = second.begun if first.work in self.notes.watched else self._lost_at[first.token]
+                # The claim may be lost with the moments before a crash: then only the next run is known.
+                lost_at = self._lost_at.get(first.token, second.begun)
+                again = second.begun if first.work in self.notes.watched else lost_at
                 if self.faults.disturbs(death.at - self._evidence.lease, again, but=death):
                     continue
                 self.delays.append(delay := again - death.at)

@@ -338,6 +338,12 @@ def test_a_work_that_is_back_in_time_may_wait_for_its_turn(again):
     assert Audit(again).delays == [4.5]
 
 
+def test_a_work_whose_claim_a_crash_took_with_it_is_back_when_it_runs_again(again):
+    again.steps[2:4] = []
+    again.notes.faults.append(Fault("worker killed", NODE, 9.5, 9.6))
+    assert Audit(again).delays == [1.0]
+
+
 def test_a_re_run_that_the_store_held_up_is_not_measured(again):
     again.lines[0] = start("a", 4)
     again.notes.faults += [Fault("worker killed", NODE, 4.5, 4.6), Fault("database slow", 0, 5, 9)]
