@@ -81,16 +81,22 @@ def test_another_reader_may_be_quicker(channel, monkeypatch):
     assert channel._get(_QUEUE) == {"letter": 2}
 
 
-def test_processed_messages_are_kept_where_that_was_asked_for(channel, tmp_path):
-    (tmp_path / "read").mkdir()
-    channel.connection.client.transport_options |= {
-        "store_processed": True, "processed_folder": str(tmp_path / "read"),
-    }  # fmt: skip
+@pytest.fixture
+def kept(channel, tmp_path) -> Path:
+    """Where messages are kept once they are taken."""
+    folder = tmp_path / "read"
+    folder.mkdir()
+    channel.connection.client.transport_options |= {"store_processed": True, "processed_folder": str(folder)}
+    return folder
+
+
+def test_processed_messages_are_kept_where_that_was_asked_for(channel, kept):
     path = _file(channel, "1_kept", {"letter": 1})
     assert channel._get(_QUEUE) == {"letter": 1}
-    assert [each.name for each in (tmp_path / "read").iterdir()] == [path.name]
+    assert [each.name for each in kept.iterdir()] == [path.name]
 
 
+@pytest.mark.usefixtures("kept")
 def test_a_message_that_cannot_be_read_is_an_error_of_the_channel(channel, monkeypatch):
     """As Kombu has it, whose callers expect no other."""
     _file(channel, "1_unreadable", {"letter": 1})
